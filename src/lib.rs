@@ -1,1 +1,14 @@
-//! x
+//! `loadtest` finds out how an LLM inference server behaves under load, and how far its own figures can be trusted.
+//!
+//! Data flows one way: [`profile`] (what to do) → [`load`] (when) → [`client`] (doing it) → [`measure`] (what it
+//! meant) → [`report`] (showing it). [`engine`] and [`model`] bring up what is tested, [`telemetry`] watches the
+//! machine, and `run` is the page on which all of it meets.
+
+pub mod client;
+pub mod engine;
+pub mod load;
+pub mod measure;
+pub mod model;
+pub mod profile;
+pub mod report;
+pub mod telemetry;

@@ -1,0 +1,1 @@
+//! Who is tested: engine recipes, and the processes they start.

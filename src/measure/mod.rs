@@ -1,0 +1,7 @@
+//! What it meant: samples, recorders, the measurement window, and the versioned result.
+
+mod record;
+mod sample;
+
+pub use record::{Latencies, Second, StepRecord, Window};
+pub use sample::{Outcome, Sample, TokenSource};
