@@ -1,5 +1,7 @@
 //! What it meant: samples, recorders, the measurement window, and the versioned result.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod histogram;
 pub mod hlog;
 mod record;
