@@ -6,7 +6,7 @@ use std::path::Path;
 use tabled::builder::Builder;
 use tabled::settings::formatting::AlignmentStrategy;
 use tabled::settings::object::Columns;
-use tabled::settings::{Alignment, Style};
+use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
 use super::words;
@@ -64,25 +64,25 @@ pub(super) fn markdown(run: &RunResult) -> String {
 
 /// All columns side by side where they fit, else throughput above latency.
 fn tables(steps: &[StepResult], width: usize) -> String {
-    let whole = table(steps, &columns(steps));
+    let whole = table(steps, &columns(steps), 1);
     if whole.lines().all(|line| line.chars().count() <= width) {
         return whole;
     }
     let part = |part| {
         let mut columns = columns(steps);
         columns.retain(|c| c.part == Part::Both || c.part == part);
-        table(steps, &columns)
+        table(steps, &columns, 0)
     };
     format!("{}\n{}", part(Part::Throughput), part(Part::Latency))
 }
 
-fn table(steps: &[StepResult], columns: &[Column]) -> String {
+fn table(steps: &[StepResult], columns: &[Column], padding: usize) -> String {
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| {
         if c.best == Best::Neither {
-            head(c)
+            c.head.join("\n")
         } else {
-            head(c) + " "
+            c.head.join(" \n") + " "
         }
     }));
     for step in steps {
@@ -98,6 +98,7 @@ fn table(steps: &[StepResult], columns: &[Column]) -> String {
     let mut table = builder.build();
     table
         .with(Style::psql())
+        .with(Padding::new(padding, padding, 0, 0))
         .with(AlignmentStrategy::PerLine)
         .modify(Columns::new(1..), Alignment::right())
         .modify(Columns::first(), Alignment::left());
