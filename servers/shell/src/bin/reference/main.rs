@@ -217,10 +217,15 @@ impl Reference {
         self.server.generator()?;
         let mut call = Call::parse(endpoint, &routes::whole_body(body)?, Some("reference"))?;
         let n = self.log.number();
-        let script = self.script(&call, n)?;
+        let mut script = self.script(&call, n)?;
         let fault = script.fault;
-        if fault.as_ref().is_some_and(|fault| fault.kind == "no_usage") {
-            (call.include_usage, call.continuous_usage) = (false, false);
+        match fault.as_ref().map_or("", |fault| fault.kind) {
+            "no_usage" => (call.include_usage, call.continuous_usage) = (false, false),
+            "empty" => {
+                script.schedule.output = Some(0);
+                (call.request.ignore_eos, call.request.min_tokens) = (false, 0);
+            }
+            _ => {}
         }
         let generation = self.generator.generate(&call.request, &script.schedule, received);
         let record = self.log.open(Record {
@@ -229,7 +234,7 @@ impl Reference {
                 .get("x-request-id")
                 .and_then(|id| id.to_str().ok())
                 .map(str::to_owned),
-            fault: fault.as_ref().map(|fault| fault.kind),
+            fault: fault.as_ref().map(|fault| fault.name.clone()),
             prompt_tokens: generation.prompt_tokens,
             received,
             ..Record::default()
