@@ -4,6 +4,7 @@
 //! meant) → [`report`] (showing it). [`engine`] and [`model`] bring up what is tested, [`telemetry`] watches the
 //! machine, and `run` is the page on which all of it meets.
 
+pub mod cli;
 pub mod client;
 pub mod engine;
 pub mod load;

@@ -1,5 +1,6 @@
 //! What it meant: samples, recorders, the measurement window, and the versioned result.
 
+pub mod definition;
 mod record;
 mod sample;
 
