@@ -44,7 +44,11 @@ impl StandIn {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins/server.py");
         let mut program = Program::at("python3");
         program.argv.extend([script.into(), mode.into()]);
-        StandIn { recipe: Recipe::parse(&text, "engine.toml", None).unwrap(), program, dir }
+        StandIn {
+            recipe: Recipe::parse(&text, "engine.toml", None).unwrap(),
+            program,
+            dir,
+        }
     }
 
     fn settings(&self) -> Settings {
@@ -86,7 +90,8 @@ fn read_pids(dir: &Path) -> Vec<u32> {
 /// A zombie is gone too: only its parent has not looked yet.
 fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -102,7 +107,10 @@ async fn a_server_is_ready_tells_its_settings_and_stops() {
     let stand_in = StandIn::new("behaves");
     let running = stand_in.start().await.unwrap();
     assert!(running.base_url().starts_with("http://127.0.0.1:"));
-    assert_eq!((running.effective().parallel, running.effective().context), (Some(3), Some(512)));
+    assert_eq!(
+        (running.effective().parallel, running.effective().context),
+        (Some(3), Some(512))
+    );
     assert!(running.load_s().unwrap() > 0.0 && running.exit().is_none());
     let usage = running.processes().unwrap().usage(1).unwrap();
     assert!(usage.rss_bytes > 1 << 20 && usage.threads >= 1);
@@ -136,7 +144,10 @@ async fn one_that_never_gets_ready_is_given_up_and_killed() {
 async fn one_that_refuses_is_not_waited_for() {
     let stand_in = StandIn::new("refuses");
     let message = stand_in.start().await.err().unwrap().to_string();
-    assert!(message.contains("HTTP 401") && message.contains("no key"), "{message}");
+    assert!(
+        message.contains("HTTP 401") && message.contains("no key"),
+        "{message}"
+    );
     stand_in.assert_all_gone(1);
 }
 
@@ -155,7 +166,11 @@ async fn children_detached_or_not_go_with_the_server() {
     assert_eq!(stand_in.pids().iter().filter(|pid| alive(**pid)).count(), 4);
     let all = running.processes().unwrap().usage(0).unwrap();
     let server = Root::Tree(running.pid().unwrap()).usage(0).unwrap();
-    assert_eq!(all.threads, server.threads + 1, "the one whose parent died is watched too");
+    assert_eq!(
+        all.threads,
+        server.threads + 1,
+        "the one whose parent died is watched too"
+    );
     running.stop().await.unwrap();
     stand_in.assert_all_gone(4);
 }
@@ -166,7 +181,11 @@ async fn a_flood_of_output_does_not_fill_the_disk() {
     let exit = stand_in.start().await.unwrap().stop().await.unwrap();
     assert!(exit.log_tail.ends_with("the last line"));
     let log = fs::metadata(stand_in.dir.path().join("engine.log")).unwrap();
-    assert!(log.len() < 20 << 20, "64 MiB of output became {} bytes", log.len());
+    assert!(
+        log.len() < 20 << 20,
+        "64 MiB of output became {} bytes",
+        log.len()
+    );
 }
 
 #[tokio::test]
@@ -184,7 +203,9 @@ async fn its_death_during_a_run_is_told() {
 async fn dropping_it_ends_everything() {
     let stand_in = StandIn::new("forks");
     drop(stand_in.start().await.unwrap());
-    until("the end of all processes", || stand_in.pids().iter().all(|pid| !alive(*pid)));
+    until("the end of all processes", || {
+        stand_in.pids().iter().all(|pid| !alive(*pid))
+    });
 }
 
 #[tokio::test]
@@ -210,7 +231,9 @@ async fn a_program_that_is_not_there_is_named() {
 #[tokio::test]
 #[ignore = "a helper that another test starts"]
 async fn a_parent_to_be_killed() {
-    let Some(dir) = std::env::var_os("STAND_IN_DIR").map(PathBuf::from) else { return };
+    let Some(dir) = std::env::var_os("STAND_IN_DIR").map(PathBuf::from) else {
+        return;
+    };
     let stand_in = StandIn::new("forks");
     let running = stand_in.start().await.unwrap();
     fs::copy(pids_file(stand_in.dir.path()), dir.join("partial")).unwrap();

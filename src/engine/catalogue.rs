@@ -130,3 +130,47 @@ pub fn checkout() -> Option<PathBuf> {
         .find(|dir| is_root(dir))
         .map(Path::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Kind;
+
+    #[test]
+    fn shipped_recipes_are_sound() {
+        for shipped in SHIPPED {
+            let recipe = Recipe::parse(shipped.recipe, shipped.name, None).unwrap();
+            assert_eq!(recipe.name, shipped.name);
+            let files = recipe.install.iter().flat_map(|install| &install.files);
+            for file in files {
+                file_beside(&recipe, file).unwrap();
+            }
+        }
+        assert_eq!(recipe("attach").unwrap().kind, Kind::Attach);
+    }
+
+    #[test]
+    fn an_unknown_engine_is_answered_with_the_nearest() {
+        let message = recipe("llamacp").unwrap_err().to_string();
+        assert!(
+            message.contains("did you mean `llamacpp`?") && message.contains("candle"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_folder_of_recipes_needs_no_rust() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "name='mine'\ntitle='Mine'\nkind='spawned'\ndescription='x'\n[find]\nprograms=['mine']\n\
+                    [serve]\nargs=['{port}']\n";
+        fs::create_dir(dir.path().join("mine")).unwrap();
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        fs::write(dir.path().join("mine/engine.toml"), text).unwrap();
+        let found = in_folder(dir.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].name.as_str(), found[0].dir.as_deref()),
+            ("mine", Some(&*dir.path().join("mine")))
+        );
+    }
+}

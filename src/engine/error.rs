@@ -67,7 +67,7 @@ pub enum EngineError {
         log: PathBuf,
     },
     /// The server runs but the model did not answer in time.
-    #[error("{engine} did not answer within {} s: {last}; its log is {}{}", .after.as_secs(), .log.display(), shown(&.log_tail))]
+    #[error("{engine} did not answer within {} s: {last}; its log is {}{}", .after.as_secs(), .log.display(), shown(.log_tail))]
     NeverReady {
         /// The engine.
         engine: String,

@@ -397,3 +397,69 @@ fn with_nearest(message: &str) -> String {
         None => message.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"name = "x"
+title = "X"
+kind = "spawned"
+description = "a server"
+[find]
+programs = ["x"]
+[serve]
+args = ["--port", "{port}"]
+"#;
+
+    fn error(text: &str) -> String {
+        Recipe::parse(text, "x/engine.toml", None)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference_api() {
+        let recipe = Recipe::parse(MINIMAL, "x/engine.toml", None).unwrap();
+        assert_eq!(recipe.dialect, Dialect::default());
+        assert_eq!(recipe.ready.timeout(), Duration::from_secs(600));
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line_and_the_nearest() {
+        let message = error(&MINIMAL.replace("programs", "program"));
+        assert!(
+            message.starts_with("x/engine.toml:6: unknown field `program`"),
+            "{message}"
+        );
+        assert!(message.ends_with("(did you mean `programs`?)"), "{message}");
+        let message = error(&MINIMAL.replace("\"spawned\"", "\"spawnd\""));
+        assert!(
+            message.contains(":3:") && message.contains("did you mean `spawned`?"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_placeholder_is_named_with_its_line_and_the_nearest() {
+        let message = error(&MINIMAL.replace("{port}", "{prot}"));
+        assert_eq!(
+            message,
+            "x/engine.toml:8: unknown placeholder `{prot}`, did you mean `{port}`?"
+        );
+    }
+
+    #[test]
+    fn a_server_must_be_told_its_port_and_be_had_somehow() {
+        assert!(error(&MINIMAL.replace("{port}", "8000")).contains("`{port}`"));
+        assert!(error(&MINIMAL.replace("[find]\nprograms = [\"x\"]\n", "")).contains("needs [find]"));
+        assert!(error(&MINIMAL.replace("spawned", "attach")).contains("is not started"));
+    }
+
+    #[test]
+    fn braces_that_are_no_names_stay() {
+        let word = r#"{"a": {port}}"#;
+        assert_eq!(placeholders(word).collect::<Vec<_>>(), ["port"]);
+        assert_eq!(fill(word, &[("port", "80".into())]), r#"{"a": 80}"#);
+    }
+}

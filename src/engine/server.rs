@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -318,7 +319,7 @@ async fn ready(
     let engine = || recipe.name.clone();
     let after = settings.ready_timeout.unwrap_or(recipe.ready.timeout());
     let started = Instant::now();
-    let last = std::sync::Mutex::new(String::from("it was not asked yet"));
+    let last = Mutex::new(String::from("it was not asked yet"));
     let asking = async {
         loop {
             match control.answers(recipe, &settings.model_name).await {
@@ -331,7 +332,7 @@ async fn ready(
                         body,
                     });
                 }
-                Answer::NotYet(why) => *last.lock().unwrap_or_else(|broken| broken.into_inner()) = why,
+                Answer::NotYet(why) => drop(set(&last, why)),
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
@@ -353,21 +354,20 @@ async fn ready(
             Err(EngineError::Died { engine: engine(), exit: Box::new(exit), log: settings.log.clone() })
         }
         answer = asking => answer,
-        () = tokio::time::sleep(after) => Err(EngineError::NeverReady {
-            engine: engine(),
-            after,
-            last: last.lock().unwrap_or_else(|broken| broken.into_inner()).clone(),
-            log_tail: log_tail(process, &settings.log).await,
-            log: settings.log.clone(),
-        }),
+        () = tokio::time::sleep(after) => {
+            let last = set(&last, String::new());
+            // Stopped first, so that the log is complete.
+            process.stop().await;
+            let log_tail = log::tail(&settings.log, LOG_LINES);
+            Err(EngineError::NeverReady { engine: engine(), after, last, log: settings.log.clone(), log_tail })
+        }
         () = speaking => unreachable!("the speaker never ends"),
     }
 }
 
-/// The end of the log, complete: the server is stopped first.
-async fn log_tail(process: &Process, log: &Path) -> String {
-    process.stop().await;
-    log::tail(log, LOG_LINES)
+/// Replaces the note, and gives back what it was.
+fn set(note: &Mutex<String>, to: String) -> String {
+    std::mem::replace(&mut note.lock().unwrap_or_else(PoisonError::into_inner), to)
 }
 
 fn control(url: &str, api_key: Option<String>) -> Result<Control, EngineError> {
