@@ -1,0 +1,281 @@
+//! A run that was cut short, computed again from its `requests.jsonl`.
+//!
+//! A line holds no gaps between tokens, so ITL and ICL stay empty, and a request's tokens are spread evenly between
+//! its first and last output. Everything else follows the definitions of a finished step.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hdrhistogram::Histogram;
+
+use super::requests::{self, RequestLine};
+use super::result::{ClientResult, RunResult, SequenceLength, Status, StepFacts, StepResult, Verdict};
+use super::store::{StoreError, load};
+use super::summary::{StepContext, fill_scaling, summarise};
+use super::{Latencies, Outcome, StepRecord, TokenSource, Window};
+
+/// Opens any run: a finished one as it was saved; one that was killed with its last step computed again from
+/// `requests.jsonl`.
+///
+/// # Errors
+/// When the directory holds neither a readable `run.json` nor a readable `requests.jsonl`.
+pub fn open(dir: &Path) -> Result<RunResult, StoreError> {
+    let loaded = load(dir);
+    let path = dir.join("requests.jsonl");
+    let mut run = match loaded {
+        Ok(run) if run.unfinished.is_none() => return Ok(run),
+        Ok(run) => run,
+        Err(newer @ StoreError::Newer { .. }) => return Err(newer),
+        Err(error) if !path.is_file() => return Err(error),
+        Err(error) => {
+            let mut run = RunResult::new(chrono::DateTime::UNIX_EPOCH, serde_json::Map::new());
+            run.notes.push(format!(
+                "{error}; everything was computed again from requests.jsonl"
+            ));
+            run
+        }
+    };
+    let reading = |source| StoreError::Read {
+        path: path.clone(),
+        source,
+    };
+    let known: Vec<u16> = run.steps.iter().map(|step| step.facts.step).collect();
+    let (mut bounds, mut skipped) = (BTreeMap::new(), 0);
+    if path.is_file() {
+        skipped = requests::read(&path, |line| {
+            if !known.contains(&line.step) {
+                bounds
+                    .entry(line.step)
+                    .or_insert_with(|| Bounds::of(&line))
+                    .widen(&line);
+            }
+        })
+        .map_err(reading)?;
+    }
+    let unfinished = run.unfinished.take();
+    let mut replays: BTreeMap<u16, Replay> = bounds
+        .into_iter()
+        .map(|(step, b)| (step, Replay::new(step, b, unfinished.as_ref())))
+        .collect();
+    if !replays.is_empty() {
+        requests::read(&path, |line| {
+            if let Some(replay) = replays.get_mut(&line.step) {
+                replay.add(&line);
+            }
+        })
+        .map_err(reading)?;
+    }
+    for replay in replays.into_values() {
+        run.notes.push(replay.note());
+        run.steps.push(replay.result());
+    }
+    if skipped > 0 {
+        run.notes.push(format!(
+            "{skipped} lines of requests.jsonl could not be read and were left out"
+        ));
+    }
+    if run.status == Status::Running {
+        run.notes.push("the run did not come to its end".to_owned());
+    }
+    fill_scaling(&mut run.steps);
+    Ok(run)
+}
+
+/// What must be known of a step's lines before they can be counted.
+struct Bounds {
+    engine: String,
+    first_due_ns: u64,
+    latest_ns: u64,
+    last_user: u32,
+}
+
+impl Bounds {
+    fn of(line: &RequestLine) -> Bounds {
+        let engine = line.engine.clone().into_owned();
+        Bounds {
+            engine,
+            first_due_ns: line.due_ns,
+            latest_ns: line.latest_ns(),
+            last_user: line.user,
+        }
+    }
+
+    fn widen(&mut self, line: &RequestLine) {
+        self.first_due_ns = self.first_due_ns.min(line.due_ns);
+        self.latest_ns = self.latest_ns.max(line.latest_ns());
+        self.last_user = self.last_user.max(line.user);
+    }
+}
+
+/// A step that is being counted again.
+struct Replay {
+    facts: StepFacts,
+    record: StepRecord,
+    window_known: bool,
+}
+
+impl Replay {
+    fn new(step: u16, bounds: Bounds, unfinished: Option<&StepFacts>) -> Replay {
+        let facts = unfinished
+            .filter(|facts| facts.step == step)
+            .cloned()
+            .unwrap_or(StepFacts {
+                step,
+                engine: bounds.engine,
+                repeat: 0,
+                users: bounds.last_user + 1,
+                rate: None,
+                isl: SequenceLength::default(),
+                osl: SequenceLength::default(),
+                window_start_ns: None,
+            });
+        let opened = facts.window_start_ns.filter(|start| *start < bounds.latest_ns);
+        let window = Window {
+            start_ns: opened.unwrap_or(bounds.first_due_ns),
+            end_ns: bounds.latest_ns,
+        };
+        Replay {
+            record: empty_record(window, facts.users),
+            facts,
+            window_known: opened.is_some(),
+        }
+    }
+
+    fn note(&self) -> String {
+        let window = if self.window_known {
+            ""
+        } else {
+            "; its window had not opened, so all of it is counted"
+        };
+        format!(
+            "step {} ({}, {} users) was cut short and computed again from requests.jsonl: ITL and ICL are unknown, \
+             tokens are spread evenly over each request{window}",
+            self.facts.step, self.facts.engine, self.facts.users
+        )
+    }
+
+    fn add(&mut self, line: &RequestLine) {
+        let window = self.record.window;
+        let record = &mut self.record;
+        let inside = |at: u64| window.start_ns <= at && at <= window.end_ns;
+        let overlap = |from: u64, to: u64| to.min(window.end_ns).saturating_sub(from.max(window.start_ns));
+        let n_out = u64::from(line.n_out.unwrap_or(line.events));
+        *record.all_outcomes.entry(line.outcome).or_default() += 1;
+        record.all_events += u64::from(line.events);
+        record.all_output_tokens += n_out;
+        if let (Some(first), Some(last)) = (line.first_ns, line.last_ns) {
+            let share = match last - first.min(last) {
+                0 => f64::from(u8::from(inside(first))),
+                length => overlap(first, last) as f64 / length as f64,
+            };
+            record.output_tokens_in_window += n_out as f64 * share;
+            record.streaming_ns += u128::from(overlap(first, last));
+            record.completed_in_window += u64::from(line.outcome == Outcome::Ok && inside(last));
+        }
+        let Some(sent) = line.sent_ns else {
+            *record.outcomes.entry(line.outcome).or_default() += u64::from(inside(line.due_ns));
+            return;
+        };
+        record.in_flight_ns += u128::from(overlap(sent, line.end_ns.unwrap_or(line.latest_ns())));
+        if !inside(sent) {
+            return;
+        }
+        *record.outcomes.entry(line.outcome).or_default() += 1;
+        record
+            .send_lag
+            .saturating_record(sent.saturating_sub(line.due_ns));
+        if line.outcome == Outcome::Ok {
+            record.input_tokens += u64::from(line.n_in.unwrap_or(0));
+            record.output_tokens += n_out;
+            count_source(&mut record.token_sources, line.token_source);
+            record_latencies(&mut record.latencies, line, sent, n_out);
+        }
+    }
+
+    fn result(self) -> StepResult {
+        let mut result = summarise(self.facts, &self.record, StepContext::default());
+        result.recomputed = true;
+        result.goose = None;
+        // Nothing of these is in a line: absent is truer than zero.
+        result.client = ClientResult {
+            error_p99_ms: None,
+            cpu_us_per_event: None,
+            ..result.client
+        };
+        result
+            .verdicts
+            .retain(|verdict| *verdict != Verdict::GooseMismatch);
+        result
+    }
+}
+
+fn count_source(sources: &mut Vec<(TokenSource, u64)>, source: TokenSource) {
+    match sources.iter_mut().find(|(known, _)| *known == source) {
+        Some((_, n)) => *n += 1,
+        None => sources.push((source, 1)),
+    }
+}
+
+fn record_latencies(l: &mut Latencies, line: &RequestLine, sent: u64, n_out: u64) {
+    let since = |from: u64, at: Option<u64>| at.map(|at| at.saturating_sub(from));
+    let first = line.first_ns;
+    let tpot = first
+        .zip(line.last_ns)
+        .filter(|_| n_out > 1)
+        .map(|(f, last)| last.saturating_sub(f) / (n_out - 1));
+    let values = [
+        (&mut l.ttft, since(sent, first)),
+        (&mut l.ttft_from_due, since(line.due_ns, first)),
+        (&mut l.ttfo, since(sent, line.first_visible_ns)),
+        (&mut l.ttst, first.and_then(|first| since(first, line.second_ns))),
+        (&mut l.tpot, tpot),
+        (&mut l.e2el, since(sent, line.last_ns)),
+        (&mut l.connect, line.connect_ns),
+    ];
+    for (histogram, value) in values {
+        if let Some(ns) = value {
+            histogram.saturating_record(ns);
+        }
+    }
+}
+
+fn empty_record(window: Window, users: u32) -> StepRecord {
+    let histogram = || {
+        let mut h = Histogram::new(3).expect("3 significant digits are within the library's bounds");
+        h.auto(true);
+        h
+    };
+    StepRecord {
+        window,
+        users,
+        latencies: Latencies {
+            ttft: histogram(),
+            ttft_from_due: histogram(),
+            ttfo: histogram(),
+            ttst: histogram(),
+            itl: histogram(),
+            icl: histogram(),
+            tpot: histogram(),
+            e2el: histogram(),
+            connect: histogram(),
+        },
+        outcomes: BTreeMap::new(),
+        all_outcomes: BTreeMap::new(),
+        completed_in_window: 0,
+        output_tokens_in_window: 0.0,
+        input_tokens: 0,
+        output_tokens: 0,
+        all_events: 0,
+        all_output_tokens: 0,
+        token_sources: Vec::new(),
+        in_flight_ns: 0,
+        streaming_ns: 0,
+        good: None,
+        read_lag: histogram(),
+        send_lag: histogram(),
+        kernel_stamps: false,
+        client_cpu_ns: 0,
+        seconds: Vec::new(),
+        goose_requests: (0, 0),
+    }
+}

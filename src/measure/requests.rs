@@ -1,0 +1,181 @@
+//! `requests.jsonl`: a line per request, written by a thread of its own so that no stream ever waits for the disk.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Sample, TokenSource};
+
+/// Samples that may wait for the disk; at some 250 bytes each they bound the memory used to 16 MB.
+const BACKLOG: usize = 65_536;
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// One line of `requests.jsonl`: a [`Sample`] with the engine's name in place of its number. All fields are
+/// [`Sample`]'s; the order is that of the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RequestLine<'a> {
+    pub id: u64,
+    pub engine: Cow<'a, str>,
+    pub step: u16,
+    pub user: u32,
+    pub due_ns: u64,
+    pub sent_ns: Option<u64>,
+    pub headers_ns: Option<u64>,
+    pub first_ns: Option<u64>,
+    pub second_ns: Option<u64>,
+    pub first_visible_ns: Option<u64>,
+    pub last_ns: Option<u64>,
+    pub end_ns: Option<u64>,
+    pub connect_ns: Option<u64>,
+    pub events: u32,
+    pub n_in: Option<u32>,
+    pub n_out: Option<u32>,
+    pub token_source: TokenSource,
+    pub outcome: Outcome,
+    pub status: Option<u16>,
+    pub error: Option<Cow<'a, str>>,
+}
+
+impl<'a> RequestLine<'a> {
+    /// The line of a sample of the engine called `engine`.
+    pub fn new(sample: &'a Sample, engine: &'a str) -> RequestLine<'a> {
+        RequestLine {
+            id: sample.id,
+            engine: Cow::Borrowed(engine),
+            step: sample.step,
+            user: sample.user,
+            due_ns: sample.due_ns,
+            sent_ns: sample.sent_ns,
+            headers_ns: sample.headers_ns,
+            first_ns: sample.first_ns,
+            second_ns: sample.second_ns,
+            first_visible_ns: sample.first_visible_ns,
+            last_ns: sample.last_ns,
+            end_ns: sample.end_ns,
+            connect_ns: sample.connect_ns,
+            events: sample.events,
+            n_in: sample.n_in,
+            n_out: sample.n_out,
+            token_source: sample.token_source,
+            outcome: sample.outcome,
+            status: sample.status,
+            error: sample.error.as_deref().map(Cow::Borrowed),
+        }
+    }
+
+    /// The latest instant that the request reached.
+    pub(super) fn latest_ns(&self) -> u64 {
+        [self.sent_ns, self.headers_ns, self.last_ns, self.end_ns]
+            .into_iter()
+            .flatten()
+            .fold(self.due_ns, u64::max)
+    }
+}
+
+/// Calls `each` for every whole line of the file. A line that cannot be read, such as the one that a crash cut off,
+/// is skipped and counted; the count is returned.
+pub fn read(path: &Path, mut each: impl FnMut(RequestLine<'static>)) -> io::Result<u64> {
+    let (mut reader, mut line, mut skipped) = (BufReader::new(File::open(path)?), Vec::new(), 0);
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        match serde_json::from_slice(&line) {
+            Ok(request) => each(request),
+            Err(_) => skipped += 1,
+        }
+        line.clear();
+    }
+    Ok(skipped)
+}
+
+/// Where the client leaves its samples. Cloning is cheap; sending never blocks.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    sender: SyncSender<Sample>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Sink {
+    /// Hands over a sample. When the disk is so slow that the backlog is full, the line is dropped and counted: a
+    /// stream that waited for the disk would be a measuring error.
+    pub fn send(&self, sample: Sample) {
+        if self.sender.try_send(sample).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The thread that writes the file. It ends when the last [`Sink`] is gone.
+#[derive(Debug)]
+pub(super) struct Writer {
+    sink: Option<Sink>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Writer {
+    /// Starts writing to `path`; `engines` are the names behind the numbers of the samples.
+    pub(super) fn start(path: &Path, engines: Vec<String>) -> io::Result<Writer> {
+        let file = File::create_new(path)?;
+        let (sender, receiver) = sync_channel(BACKLOG);
+        let lost = Arc::new(AtomicU64::new(0));
+        let thread = std::thread::Builder::new()
+            .name("requests".to_owned())
+            .spawn(move || write_all(&receiver, BufWriter::new(file), &engines))?;
+        let sink = Sink {
+            sender,
+            lost: Arc::clone(&lost),
+        };
+        Ok(Writer {
+            sink: Some(sink),
+            thread: Some(thread),
+            lost,
+        })
+    }
+
+    pub(super) fn sink(&self) -> Option<Sink> {
+        self.sink.clone()
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything is written. Every other [`Sink`] must be gone, or this waits for it.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.sink = None;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the thread that writes it panicked")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_all(samples: &Receiver<Sample>, mut file: BufWriter<File>, engines: &[String]) -> io::Result<()> {
+    let mut flush_at = Instant::now() + FLUSH_EVERY;
+    loop {
+        match samples.recv_timeout(flush_at.saturating_duration_since(Instant::now())) {
+            Ok(sample) => {
+                let engine = engines
+                    .get(usize::from(sample.engine))
+                    .map_or("unknown", String::as_str);
+                serde_json::to_writer(&mut file, &RequestLine::new(&sample, engine))?;
+                file.write_all(b"\n")?;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return file.flush(),
+        }
+        if Instant::now() >= flush_at {
+            file.flush()?;
+            flush_at = Instant::now() + FLUSH_EVERY;
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! From what a step recorded to what is reported. The definitions are those of `results/README.md`.
+
+use super::histogram::{lag, latency, round, with_failures};
+use super::result::{
+    ClientResult, Concurrency, GooseCount, Requests, Scaling, ServerResult, Stamp, StepFacts, StepResult,
+    Tokens, Verdict,
+};
+use super::{Outcome, StepRecord, TokenSource};
+use std::collections::BTreeMap;
+
+const NS: f64 = 1e9;
+
+/// Quantiles of Student's t at 97.5 % for 4 to 19 degrees of freedom (batch means use 5 to 20 batches).
+const T_975: [f64; 16] = [
+    2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101,
+    2.093,
+];
+
+/// What was known about a step from outside its record.
+#[derive(Debug, Clone, Default)]
+pub struct StepContext {
+    /// What the server used during the window.
+    pub server: Option<ServerResult>,
+    /// How far the kernel's clock could be told from the run's clock, in nanoseconds: half of the widest bracket of
+    /// the offset's samples. Absent when nobody measured it.
+    pub stamp_error_ns: Option<u64>,
+}
+
+/// The result of one step. `scaling` is left open: it needs the other steps ([`fill_scaling`]).
+pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) -> StepResult {
+    let window_ns = record.window.end_ns.saturating_sub(record.window.start_ns);
+    let window_s = window_ns as f64 / NS;
+    let per_second = |count: f64| {
+        if window_ns == 0 {
+            0.0
+        } else {
+            round(count / window_s)
+        }
+    };
+    let (l, requests) = (&record.latencies, count(&record.outcomes));
+    let e2el = latency(&l.e2el);
+    let request_rps = per_second(record.completed_in_window as f64);
+    let mut result = StepResult {
+        window_s: round(window_s),
+        verdicts: Vec::new(),
+        requests,
+        requests_all: count(&record.all_outcomes),
+        errors: failures(&record.outcomes),
+        tokens: tokens(record),
+        events: record.all_events,
+        output_tokens_all: record.all_output_tokens,
+        output_tps: per_second(record.output_tokens_in_window),
+        output_tps_ci95: batch_means(record),
+        request_rps,
+        goodput_rps: record.good.map(|good| per_second(good as f64)),
+        concurrency: Concurrency {
+            claimed: record.users,
+            observed: per_second(record.in_flight_ns as f64 / NS),
+            streaming: per_second(record.streaming_ns as f64 / NS),
+            littles_law: e2el.mean.map(|mean| round(request_rps * mean / 1e3)),
+        },
+        ttft_ms: latency(&l.ttft),
+        ttft_from_due_ms: latency(&l.ttft_from_due),
+        ttfo_ms: latency(&l.ttfo),
+        ttst_ms: latency(&l.ttst),
+        itl_ms: latency(&l.itl),
+        icl_ms: latency(&l.icl),
+        tpot_ms: latency(&l.tpot),
+        e2el_ms: e2el,
+        connect_ms: latency(&l.connect),
+        ttft_with_failures_ms: with_failures(&l.ttft, requests.failed),
+        e2el_with_failures_ms: with_failures(&l.e2el, requests.failed),
+        client: client(record, &context),
+        server: context.server,
+        scaling: None,
+        goose: Some(GooseCount {
+            ok: record.goose_requests.0,
+            failed: record.goose_requests.1,
+        }),
+        recomputed: false,
+        facts: StepFacts {
+            window_start_ns: Some(record.window.start_ns),
+            ..facts
+        },
+    };
+    result.verdicts = verdicts(&result);
+    result
+}
+
+/// Sets `scaling` of every step: against the step of the same engine, lengths and arrival rate with the fewest
+/// users. A sweep of one step has no scaling.
+pub fn fill_scaling(steps: &mut [StepResult]) {
+    let shape = |s: &StepResult| {
+        (
+            s.facts.engine.clone(),
+            s.facts.isl,
+            s.facts.osl,
+            s.facts.rate.map(f64::to_bits),
+        )
+    };
+    let mut bases = BTreeMap::new();
+    for step in steps.iter() {
+        let (users, tps, n) = bases.entry(shape(step)).or_insert((u32::MAX, 0.0, 0_u32));
+        if step.facts.users < *users {
+            (*users, *tps, *n) = (step.facts.users, 0.0, 0);
+        }
+        if step.facts.users == *users {
+            *tps += step.output_tps;
+            *n += 1;
+        }
+    }
+    for step in steps {
+        let (base_users, sum, n) = bases[&shape(step)];
+        let base_tps = sum / f64::from(n);
+        let alone = base_users == step.facts.users;
+        step.scaling = (base_tps > 0.0 && base_users > 0).then(|| {
+            let factor = if alone && n == 1 {
+                1.0
+            } else {
+                step.output_tps / base_tps
+            };
+            let efficiency = factor * f64::from(base_users) / f64::from(step.facts.users);
+            Scaling {
+                base_users,
+                factor: round(factor),
+                efficiency: round(efficiency),
+            }
+        });
+    }
+}
+
+fn count(outcomes: &BTreeMap<Outcome, u64>) -> Requests {
+    let sent = outcomes.values().sum();
+    let ok = outcomes.get(&Outcome::Ok).copied().unwrap_or(0);
+    Requests {
+        sent,
+        ok,
+        failed: sent - ok,
+    }
+}
+
+fn failures(outcomes: &BTreeMap<Outcome, u64>) -> BTreeMap<Outcome, u64> {
+    outcomes
+        .iter()
+        .filter(|&(kind, &n)| *kind != Outcome::Ok && n > 0)
+        .map(|(kind, n)| (*kind, *n))
+        .collect()
+}
+
+fn tokens(record: &StepRecord) -> Tokens {
+    let sources: Vec<_> = record
+        .token_sources
+        .iter()
+        .copied()
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    Tokens {
+        input: record.input_tokens,
+        output: record.output_tokens,
+        source: sources.iter().max_by_key(|(_, n)| *n).map(|(source, _)| *source),
+        sources: if sources.len() > 1 { sources } else { Vec::new() },
+    }
+}
+
+fn client(record: &StepRecord, context: &StepContext) -> ClientResult {
+    let read_lag_ms = lag(&record.read_lag);
+    let (stamp, error_p99_ms) = if record.kernel_stamps {
+        (Stamp::Kernel, context.stamp_error_ns.map(|ns| ns as f64 / 1e6))
+    } else {
+        (Stamp::Read, read_lag_ms.p99)
+    };
+    // Read lags are recorded once per event of the window, so their number is that of the window's events.
+    let events = record.read_lag.len();
+    ClientResult {
+        stamp,
+        read_lag_ms,
+        send_lag_ms: lag(&record.send_lag),
+        error_p99_ms,
+        cpu_s: round(record.client_cpu_ns as f64 / NS),
+        cpu_us_per_event: (events > 0).then(|| round(record.client_cpu_ns as f64 / 1e3 / events as f64)),
+    }
+}
+
+/// 95 % interval of output tokens per second by batch means (Law, Simulation Modeling and Analysis, 9.5.3): the
+/// window's whole seconds in up to 20 equal batches. Batches of neighbouring seconds absorb most of the correlation
+/// that single seconds have.
+fn batch_means(record: &StepRecord) -> Option<[f64; 2]> {
+    let second_ns = 1_000_000_000;
+    let (first, end) = (
+        record.window.start_ns.div_ceil(second_ns),
+        record.window.end_ns / second_ns,
+    );
+    let seconds = end.checked_sub(first).filter(|&n| n >= 10)?;
+    let mut tokens = vec![0.0; usize::try_from(seconds).ok()?];
+    for second in record.seconds.iter().filter(|s| (first..end).contains(&s.at_s)) {
+        tokens[(second.at_s - first) as usize] += second.output_tokens as f64;
+    }
+    let batches = (tokens.len() / 2).min(20);
+    let size = tokens.len() / batches;
+    let means: Vec<f64> = tokens
+        .chunks_exact(size)
+        .take(batches)
+        .map(|c| c.iter().sum::<f64>() / size as f64)
+        .collect();
+    let n = means.len() as f64;
+    let mean = means.iter().sum::<f64>() / n;
+    let variance = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let half = T_975[means.len() - 5] * (variance / n).sqrt();
+    Some([round(mean - half), round(mean + half)])
+}
+
+/// The verdicts, by rules that hold for any engine.
+fn verdicts(step: &StepResult) -> Vec<Verdict> {
+    let mut found = Vec::new();
+    let mut say = |verdict, holds: bool| {
+        if holds {
+            found.push(verdict);
+        }
+    };
+    let (seen, closed) = (&step.concurrency, step.facts.rate.is_none());
+    let measured = step.requests.ok > 0;
+    let wanted = f64::from(step.facts.osl.mean) * step.requests.ok as f64;
+    let usage = step.tokens.source == Some(TokenSource::Usage);
+    let limit = step.ttft_ms.p50.map_or(1.0, |p50| (0.05 * p50).min(1.0));
+    let steady = step.requests.ok >= 10 * u64::from(step.facts.users);
+    let littles_gap = seen.littles_law.map_or(0.0, |law| (law - seen.observed).abs());
+    say(Verdict::NoSamples, !measured);
+    say(Verdict::Errors, step.requests.failed > 0);
+    say(
+        Verdict::ClientLimited,
+        step.client.error_p99_ms.is_some_and(|error| error > limit),
+    );
+    say(
+        Verdict::ConcurrencyShort,
+        closed && seen.observed < 0.95 * f64::from(seen.claimed),
+    );
+    say(
+        Verdict::MostlyWaiting,
+        measured && seen.claimed > 1 && seen.streaming < 0.5 * seen.observed,
+    );
+    say(Verdict::LittlesLaw, steady && littles_gap > 0.05 * seen.observed);
+    say(
+        Verdict::ShortOutput,
+        measured && usage && (step.tokens.output as f64) < 0.95 * wanted,
+    );
+    say(
+        Verdict::TokensAreEvents,
+        step.tokens.source == Some(TokenSource::Events),
+    );
+    say(
+        Verdict::FewSamples,
+        measured && step.ttft_ms.few_samples.iter().any(|p| p == "p99"),
+    );
+    let all = step.requests_all;
+    say(
+        Verdict::GooseMismatch,
+        step.goose
+            .is_some_and(|g| (g.ok, g.failed) != (all.ok, all.failed)),
+    );
+    found
+}

@@ -1,0 +1,116 @@
+//! `timeline.csv`: a row per second of every step, ramp and drain too.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+
+use super::result::StepFacts;
+use super::{Second, StepRecord};
+
+/// The columns of the file.
+const COLUMNS: [&str; 21] = [
+    "engine",
+    "step",
+    "repeat",
+    "second",
+    "in_window",
+    "users",
+    "in_flight",
+    "streaming",
+    "output_tps",
+    "events",
+    "sent",
+    "ok",
+    "failed",
+    "ttft_p50_ms",
+    "ttft_p99_ms",
+    "itl_p50_ms",
+    "itl_p99_ms",
+    "server_cpu_cores",
+    "server_rss_bytes",
+    "gpu_utilisation_pct",
+    "gpu_memory_bytes",
+];
+
+/// What the server used in one second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ServerSecond {
+    /// Start of the second, in whole seconds since the start of the run.
+    pub at_s: u64,
+    /// CPU cores busy, on average.
+    pub cpu_cores: f64,
+    /// Resident set in bytes.
+    pub rss_bytes: u64,
+    /// Mean utilisation of its GPUs in percent.
+    pub gpu_utilisation_pct: Option<f64>,
+    /// Memory used on its GPUs in bytes.
+    pub gpu_memory_bytes: Option<u64>,
+}
+
+/// Starts the file.
+pub(super) fn create(path: &Path) -> io::Result<()> {
+    let mut file = csv::Writer::from_path(path)?;
+    file.write_record(COLUMNS)?;
+    file.flush()
+}
+
+/// Appends the rows of a step. A cell is empty where nothing was measured.
+pub(super) fn append(
+    path: &Path,
+    facts: &StepFacts,
+    record: &StepRecord,
+    server: &[ServerSecond],
+) -> io::Result<()> {
+    let server: BTreeMap<u64, &ServerSecond> = server.iter().map(|second| (second.at_s, second)).collect();
+    let mut file = csv::Writer::from_writer(OpenOptions::new().append(true).open(path)?);
+    for second in &record.seconds {
+        let start_ns = second.at_s * 1_000_000_000;
+        let in_window = (record.window.start_ns..record.window.end_ns).contains(&start_ns);
+        let cells = [
+            facts.engine.clone(),
+            facts.step.to_string(),
+            facts.repeat.to_string(),
+            second.at_s.to_string(),
+            u8::from(in_window).to_string(),
+            second.users.to_string(),
+            second.in_flight.to_string(),
+            second.streaming.to_string(),
+            second.output_tokens.to_string(),
+            second.events.to_string(),
+            second.sent.to_string(),
+            second.ok.to_string(),
+            second.failed.to_string(),
+        ];
+        let server = server.get(&second.at_s);
+        let used = [
+            cell(server.map(|s| s.cpu_cores)),
+            cell(server.map(|s| s.rss_bytes)),
+            cell(server.and_then(|s| s.gpu_utilisation_pct)),
+            cell(server.and_then(|s| s.gpu_memory_bytes)),
+        ];
+        file.write_record(
+            cells
+                .into_iter()
+                .chain(latencies_ms(second).map(cell))
+                .chain(used),
+        )?;
+    }
+    file.flush()
+}
+
+/// TTFT p50 and p99, ITL p50 and p99 of a second, in milliseconds.
+fn latencies_ms(second: &Second) -> [Option<f64>; 4] {
+    let at =
+        |h: &hdrhistogram::Histogram<u64>, q| (!h.is_empty()).then(|| h.value_at_quantile(q) as f64 / 1e6);
+    [
+        at(&second.ttft, 0.5),
+        at(&second.ttft, 0.99),
+        at(&second.itl, 0.5),
+        at(&second.itl, 0.99),
+    ]
+}
+
+fn cell(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |v| v.to_string())
+}
