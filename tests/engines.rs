@@ -34,7 +34,7 @@ fn recipe(name: &str, more: &[&str]) -> String {
 fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
     let model = tiny_model(house);
     let args = ["--engine", engines, "--model", model.to_str().expect("UTF-8"), "--users", "2"];
-    let short = ["--duration", "1s", "--warmup", "0s", "--osl", "5", "--isl", "4", "--format", "json", "--no-progress"];
+    let short = ["--duration", "1s", "--warmup", "0s", "--osl", "5", "--isl", "40", "--format", "json", "--no-progress"];
     let output = house.command().args(args).args(short).output().expect("loadtest starts");
     let summary = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
@@ -109,7 +109,7 @@ fn an_interrupted_run_reports_what_it_measured() {
     let house = House::new();
     house.engine("fine", &recipe("fine", &["--seed", "4711003"]));
     let model = tiny_model(&house);
-    let args = ["--engine", "fine", "--model", model.to_str().expect("UTF-8"), "--users", "2", "--osl", "5", "--isl", "4"];
+    let args = ["--engine", "fine", "--model", model.to_str().expect("UTF-8"), "--users", "2", "--osl", "5", "--isl", "40"];
     let mut process = house
         .command()
         .args(args)
