@@ -202,3 +202,171 @@ fn key_start(table: &DeTable<'_>, conflict: &Conflict) -> Option<usize> {
     let inner = section.1.get_ref().as_table()?;
     start(inner, conflict.key).or(Some(section.0.span().start))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(line: &str) -> Settings {
+        use clap::Parser;
+        let words = std::iter::once("loadtest").chain(line.split_whitespace());
+        crate::cli::Cli::try_parse_from(words).unwrap().run.settings
+    }
+
+    fn load(name: &str, line: &str) -> Result<Profile, Error> {
+        Profile::load(Some(name), &flags(line))
+    }
+
+    #[test]
+    fn every_shipped_profile_is_sound() {
+        for (name, description) in shipped() {
+            let profile = load(name, "").unwrap();
+            assert_eq!(profile.name, name);
+            assert!(!description.is_empty() && !profile.steps().is_empty());
+        }
+        assert_eq!(
+            Profile::load(None, &Settings::default()).unwrap(),
+            load("quick", "").unwrap()
+        );
+    }
+
+    #[test]
+    fn the_reference_profiles_do_what_they_are_named_for() {
+        let users = |profile: &Profile| profile.steps().iter().map(|p| p.step.users).collect::<Vec<_>>();
+        assert_eq!(
+            users(&load("scaling-10-100", "").unwrap()),
+            [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+        );
+        let sustained = load("sustained-64", "").unwrap();
+        assert_eq!(
+            sustained.extent.duration,
+            Some(std::time::Duration::from_secs(300))
+        );
+        assert_eq!((users(&sustained), sustained.server.parallel), (vec![64], 64));
+        let isl = |p: &Profile| p.steps().iter().map(|p| p.step.isl.mean).collect::<Vec<_>>();
+        assert_eq!(isl(&load("latency-single", "").unwrap()), [10, 50, 200]);
+        let osl = |p: &Profile| p.steps().iter().map(|p| p.step.osl.mean).collect::<Vec<_>>();
+        assert_eq!(osl(&load("responses", "").unwrap()), [50, 200, 500]);
+        let shapes = [(16, 32), (64, 64), (256, 128), (512, 256), (1024, 128), (64, 512)];
+        for (i, (isl, osl)) in shapes.into_iter().enumerate() {
+            let steps = load(&format!("s{}", i + 1), "").unwrap().steps();
+            assert_eq!(steps.len(), 5);
+            assert!(
+                steps
+                    .iter()
+                    .all(|p| (p.step.users, p.step.isl.mean, p.step.osl.mean) == (1, isl, osl))
+            );
+        }
+    }
+
+    #[test]
+    fn flags_override_the_profile_and_what_goes_with_it() {
+        let profile = load("scaling-10-100", "--users 64 --num-prompts 100").unwrap();
+        assert_eq!(profile.users, [64]);
+        assert_eq!(
+            (profile.extent.duration, profile.extent.requests),
+            (None, Some(100))
+        );
+        assert_eq!(
+            load("scaling-10-100", "--users 10..30").unwrap().users,
+            [10, 20, 30]
+        );
+        let attached = load("sustained-64", "--url http://127.0.0.1:8000").unwrap();
+        assert_eq!((attached.engines.len(), attached.model), (0, None));
+        assert!(load("quick", "").unwrap().requests.ignore_eos);
+        assert!(!load("quick", "--ignore-eos=false").unwrap().requests.ignore_eos);
+    }
+
+    #[test]
+    fn bad_flags_beside_a_profile_say_what_is_right() {
+        let bad = [
+            "--users 10..100",
+            "--users 8 --step 4",
+            "--step 4",
+            "--users 10..100 --step 0",
+            "--url http://h:1 --engine candle",
+            "--url h:1",
+            "--url http://h:1 --threads 2",
+            "--engine candle,candle",
+            "--isl 9000 --context 8192",
+            "--isl 4000000000,4000000000",
+            "--isl 10 --shared-prefix 10",
+            "--dataset questions --isl 10",
+            "--dataset qestions",
+            "--repeat 0",
+            "--num-prompts 0",
+            "--duration 0s",
+            "--temperature -1",
+            "--top-p 2",
+            "--timeout 0s",
+        ];
+        let errors = bad.map(|line| load("quick", line).unwrap_err().to_string());
+        insta::assert_snapshot!(errors.join("\n"));
+    }
+
+    #[test]
+    fn bad_files_name_line_and_nearest_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let bad = [
+            "[load]\nusers = 4\nduratoin = \"30s\"",
+            "[lod]\nusers = 4",
+            "users = 4",
+            "[load]\nnum-prompts = 4\nshared-prefix = 2",
+            "[load]\nduration = 30",
+            "[load]\nduration = \"30\"",
+            "[load]\nduration = \"30 parsecs\"",
+            "[load]\nusers = \"100..10\"\nstep = 10",
+            "[load]\nusers = \"10..100\"",
+            "[load]\nusers = 0",
+            "[load]\nusers = 4\n\n[requests]\nisl = 0",
+            "[requests]\nendpoint = \"chatt\"",
+            "[requests]\nisl = 4000\nosl = 200\n[server]\ncontext = 2048",
+            "[requests]\napi_key = \"sesame\"",
+            "[slo]\ntftt = 500",
+            "[slo]\nttft = 0",
+            "engines = [\"candle\"]\nurl = \"http://h:1\"",
+            "[load\nusers = 4",
+        ];
+        let errors = bad.map(|text| {
+            let path = dir.path().join("p.toml");
+            fs::write(&path, text).unwrap();
+            let error = load(path.to_str().unwrap(), "").unwrap_err().to_string();
+            assert!(!error.contains("sesame"));
+            error.replace(path.to_str().unwrap(), "p.toml")
+        });
+        insta::assert_snapshot!(errors.join("\n"));
+    }
+
+    #[test]
+    fn an_unknown_profile_names_the_nearest() {
+        insta::assert_snapshot!(
+            ["sustaned-64", "zzz", "./missing.toml"]
+                .map(|name| load(name, "").unwrap_err().to_string())
+                .join("\n")
+        );
+    }
+
+    #[test]
+    fn plans_are_as_they_were_read_last() {
+        for (name, line) in [
+            ("quick", ""),
+            ("sustained-64", ""),
+            (
+                "latency-single",
+                "--url http://127.0.0.1:8000 --shared-prefix 4 --goodput ttft:500",
+            ),
+            ("s1", "--threads 2 --weights q8"),
+        ] {
+            insta::assert_snapshot!(format!("plan_{name}"), load(name, line).unwrap().plan_text());
+        }
+    }
+
+    #[test]
+    fn results_never_hold_the_value_of_a_header() {
+        let profile = load("quick", "--header Cookie:sesame").unwrap();
+        let json = serde_json::to_value(&profile).unwrap();
+        assert_eq!(json["requests"]["headers"], serde_json::json!(["Cookie"]));
+        assert_eq!(json["extent"]["duration_s"], 20.0);
+        assert!(!json.to_string().contains("sesame"));
+    }
+}

@@ -369,3 +369,193 @@ fn escaped(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::profile::{Profile, Settings};
+
+    /// A tokenizer as vocabularies have them: pieces of at most six letters, a space joined to the word behind it.
+    fn pieces(text: &str) -> usize {
+        text.split_whitespace().map(|word| word.len().div_ceil(6)).sum()
+    }
+
+    fn requests(change: impl FnOnce(&mut Settings)) -> Requests {
+        let mut flags = Settings::default();
+        change(&mut flags);
+        Profile::load(Some("quick"), &flags).unwrap().requests
+    }
+
+    fn step(isl: Length) -> Step {
+        Step {
+            users: 1,
+            isl,
+            osl: Length::fixed(32),
+        }
+    }
+
+    fn body(prompts: &Prompts, seq: u64) -> Value {
+        let mut out = b"left over".to_vec();
+        prompts.body(seq, &mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    fn text(prompts: &Prompts, seq: u64) -> String {
+        body(prompts, seq)["messages"][0]["content"]
+            .as_str()
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn prompts_past_the_pool_are_unique_and_exact() {
+        let prompts = Prompts::prepare(
+            &requests(|_| ()),
+            &step(Length::fixed(40)),
+            &Dialect::openai("m"),
+            Some(&pieces),
+        )
+        .unwrap();
+        let mut texts = HashSet::new();
+        for seq in 0..3000 {
+            let text = text(&prompts, seq);
+            assert_eq!(pieces(&text), 40, "{text}");
+            assert!(texts.insert(text));
+        }
+        assert!(prompts.distinct() > 1 << 30);
+        assert!(prompts.counted());
+    }
+
+    #[test]
+    fn neighbours_differ_from_their_first_word_on() {
+        let prompts = Prompts::prepare(
+            &requests(|_| ()),
+            &step(Length::fixed(40)),
+            &Dialect::openai("m"),
+            Some(&pieces),
+        )
+        .unwrap();
+        let first: HashSet<String> = (0..200)
+            .map(|seq| text(&prompts, seq).split(' ').next().unwrap().to_string())
+            .collect();
+        assert_eq!(first.len(), 200);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn any_length_is_exact_and_the_seed_decides(isl in 1u32..300, seed: u64, seq in 0u64..1_000_000) {
+            let make = |seed| {
+                let requests = requests(|flags| flags.requests.seed = Some(seed));
+                Prompts::prepare(&requests, &step(Length::fixed(isl)), &Dialect::openai("m"), Some(&pieces)).unwrap()
+            };
+            let (one, same) = (make(seed), make(seed));
+            prop_assert_eq!(pieces(&text(&one, seq)), isl as usize);
+            prop_assert_eq!(body(&one, seq), body(&same, seq));
+        }
+
+        #[test]
+        fn a_shared_prefix_is_shared_and_no_more(shared in 1u32..100, more in 2u32..100) {
+            let requests = requests(|flags| {
+                flags.requests.isl = Some(vec![Length::fixed(shared + more)]);
+                flags.requests.shared_prefix = Some(shared);
+            });
+            let step = step(Length::fixed(shared + more));
+            let prompts = Prompts::prepare(&requests, &step, &Dialect::openai("m"), Some(&pieces)).unwrap();
+            let words = |seq| text(&prompts, seq).split(' ').map(String::from).collect::<Vec<_>>();
+            let (a, b) = (words(0), words(1));
+            let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+            prop_assert_eq!(same, shared as usize);
+            prop_assert_eq!(pieces(&text(&prompts, 1)), (shared + more) as usize);
+        }
+    }
+
+    #[test]
+    fn another_engine_gets_the_same_prompt_by_its_own_fields() {
+        let requests = requests(|flags| {
+            flags.requests.temperature = Some(0.5);
+            flags.requests.top_p = Some(0.9);
+        });
+        let mut other = Dialect::openai("dir@main");
+        other.max_tokens = "max_completion_tokens".into();
+        other.include_usage = false;
+        other.extra.insert("cache_prompt".into(), false.into());
+        let step = step(Length::fixed(20));
+        let a = Prompts::prepare(&requests, &step, &Dialect::openai("m"), None).unwrap();
+        let b = Prompts::prepare(&requests, &step, &other, None).unwrap();
+        assert_eq!(text(&a, 7), text(&b, 7));
+        assert!(!a.counted());
+        let (mut a, mut b) = (body(&a, 7), body(&b, 7));
+        for body in [&mut a, &mut b] {
+            body.as_object_mut().unwrap().remove("messages");
+        }
+        assert_eq!(
+            a,
+            json!({"model": "m", "max_tokens": 32, "stream": true, "stream_options": {"include_usage": true},
+                   "temperature": 0.5, "top_p": 0.9, "ignore_eos": true, "seed": 7})
+        );
+        assert_eq!(
+            b,
+            json!({"model": "dir@main", "max_completion_tokens": 32, "stream": true, "temperature": 0.5,
+                   "top_p": 0.9, "ignore_eos": true, "cache_prompt": false, "seed": 7})
+        );
+    }
+
+    #[test]
+    fn what_an_engine_does_not_take_is_refused() {
+        let dialect = Dialect {
+            ignore_eos: None,
+            ..Dialect::openai("m")
+        };
+        let error =
+            Prompts::prepare(&requests(|_| ()), &step(Length::fixed(20)), &dialect, None).unwrap_err();
+        insta::assert_snapshot!(error);
+    }
+
+    #[test]
+    fn a_dataset_is_sent_as_it_is_once_and_unique_after() {
+        let requests = requests(|flags| {
+            flags.requests.dataset = Some("questions".into());
+            flags.requests.endpoint = Some(Endpoint::Completions);
+        });
+        let prompts =
+            Prompts::prepare(&requests, &step(Length::fixed(0)), &Dialect::openai("m"), None).unwrap();
+        let n = prompts.pool.len() as u64;
+        let prompt = |seq| body(&prompts, seq)["prompt"].as_str().unwrap().to_string();
+        let known: HashSet<String> = dataset::entries(&Source::Questions)
+            .unwrap()
+            .iter()
+            .map(|e| e.user_text().unwrap().1.into())
+            .collect();
+        assert_eq!((0..n).map(prompt).collect::<HashSet<_>>(), known);
+        assert_eq!((0..4 * n).map(prompt).collect::<HashSet<_>>().len() as u64, 4 * n);
+        assert!(prompt(n + 3).ends_with(&prompt(3)));
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_other_messages() {
+        let item = Item {
+            messages: vec![
+                json!({"role": "system", "content": "Be \"brief\"."}),
+                json!({"role": "user", "content": "One\ntwo"}),
+                json!({"role": "assistant", "content": "three"}),
+            ],
+            at: (1, 0),
+            osl: 5,
+        };
+        let rendered = render(&item, &requests(|_| ()), &Dialect::openai("m")).unwrap();
+        let whole = [&rendered.before_nonce[..], b"sun ", &rendered.after_nonce, b"1}"].concat();
+        let body: Value = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(body["messages"][0], item.messages[0]);
+        assert_eq!(
+            body["messages"][1],
+            json!({"role": "user", "content": "sun One\ntwo"})
+        );
+        assert_eq!(body["messages"][2], item.messages[2]);
+    }
+}

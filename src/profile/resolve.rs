@@ -53,11 +53,19 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         slo.check().map_err(|message| conflict("", "slo", message))?;
     }
     let requests = request_shape(requests)?;
-    let longest = |lengths: &[Length]| lengths.iter().map(|l| l.mean + 4 * l.stddev).max().unwrap_or(0);
+    let longest = |lengths: &[Length]| {
+        lengths
+            .iter()
+            .map(|l| l.mean.saturating_add(l.stddev.saturating_mul(4)))
+            .max()
+            .unwrap_or(0)
+    };
     let needed = longest(&requests.isl).saturating_add(longest(&requests.osl));
-    let context = server
-        .context
-        .unwrap_or_else(|| (needed + TEMPLATE_TOKENS).next_multiple_of(256).max(1024));
+    let context = server.context.unwrap_or_else(|| {
+        (needed.min(1 << 30) + TEMPLATE_TOKENS)
+            .next_multiple_of(256)
+            .max(1024)
+    });
     if needed > context {
         let message = format!(
             "{needed} tokens of input and output do not fit into a context of {context}: give at least {needed}, \
