@@ -251,7 +251,7 @@ impl Reference {
             return Ok(routes::raw_event_stream(Wire::new(frames, fault, open, peer)));
         }
         let answer = self.server.collect(&call, generation).await?;
-        let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap_or(0);
+        let tokens = answer.generated();
         peer.mark(Mark::Event(
             Arc::clone(&open.record),
             loadtest_shell::frames::Kind::Output,
