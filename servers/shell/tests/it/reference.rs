@@ -1,7 +1,5 @@
 //! The reference server as a process: its faults as a client sees them, and its own word against what was read.
 
-mod client;
-
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use client::{Answer, get, post, until};
+use crate::client::{Answer, get, post, until};
 
 /// A running server; killed when dropped.
 struct Reference {
@@ -285,6 +283,8 @@ async fn ten_thousand_disconnects_leak_nothing() {
         totals["open_streams"] == 0 && totals["open_connections"].as_u64() == connections
     })
     .await;
+    let requests = reference.totals().await["requests"].as_u64();
+    assert!(requests >= Some(5_000), "only {requests:?} requests were read before their client left");
     until("no file is left", async || reference.open_files() <= files).await;
 }
 

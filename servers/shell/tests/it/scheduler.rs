@@ -1,14 +1,12 @@
 //! The scheduler over an engine whose output is known.
 
-mod fake;
-
 use std::sync::Arc;
 
 use futures::StreamExt;
 use loadtest_shell::{Event, Finish, Generation, Generator, Input, Limits, Metrics, Request, Scheduler};
 use proptest::prelude::*;
 
-use fake::{END, Hold, next_token};
+use crate::fake::{END, Hold, next_token};
 
 fn limits(parallel: usize, queue: usize) -> Limits {
     Limits {
@@ -67,7 +65,7 @@ async fn collect(mut generation: Generation) -> (String, u64, Option<Finish>) {
 /// Runs a test against a scheduler; afterwards, every slot must be free.
 fn with_scheduler<T>(limits: Limits, test: impl AsyncFnOnce(Arc<Scheduler>, Hold) -> T) -> T {
     let metrics = Arc::new(Metrics::default());
-    let (scheduler, worker, hold) = fake::scheduler(limits, Arc::clone(&metrics));
+    let (scheduler, worker, hold) = crate::fake::scheduler(limits, Arc::clone(&metrics));
     let engine = std::thread::spawn(move || worker.run());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

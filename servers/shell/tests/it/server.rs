@@ -1,8 +1,5 @@
 //! The HTTP side, through real sockets.
 
-mod client;
-mod fake;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,8 +9,8 @@ use loadtest_shell::Limits;
 use loadtest_shell::routes::{self, Server};
 use serde_json::{Value, json};
 
-use client::{ask, get, post, send, until};
-use fake::Hold;
+use crate::client::{ask, get, post, send, until};
+use crate::fake::Hold;
 
 async fn listen(server: Arc<Server>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -30,7 +27,7 @@ async fn start(parallel: usize, queue: usize) -> (SocketAddr, Hold, Arc<Server>)
         queue,
         prefill_chunk: 16,
     };
-    let (scheduler, worker, hold) = fake::scheduler(limits, Arc::clone(&server.metrics));
+    let (scheduler, worker, hold) = crate::fake::scheduler(limits, Arc::clone(&server.metrics));
     std::thread::spawn(move || worker.run());
     server.ready(Arc::new(scheduler));
     (listen(Arc::clone(&server)).await, hold, server)
@@ -268,7 +265,7 @@ async fn health_waits_for_the_model() {
         queue: 1,
         prefill_chunk: 16,
     };
-    let (scheduler, _worker, _) = fake::scheduler(limits, Arc::clone(&server.metrics));
+    let (scheduler, _worker, _) = crate::fake::scheduler(limits, Arc::clone(&server.metrics));
     server.ready(Arc::new(scheduler));
     let health = get(address, "/health").await;
     assert_eq!((health.status, health.json()), (200, json!({ "status": "ok" })));
