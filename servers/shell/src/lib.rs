@@ -24,5 +24,6 @@ pub use engine::{Engine, EngineInfo, Rows};
 pub use generate::{Event, Finish, Generation, Generator, Input, Request};
 pub use metrics::{Metrics, Outcome};
 pub use refusal::Refusal;
-pub use scheduler::{Limits, Scheduler, TextModel};
+pub use scheduler::{Limits, Scheduler, Worker};
 pub use serve::serve;
+pub use text::TextModel;

@@ -19,12 +19,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::plan::{self, Need};
 use crate::sample::Sampler;
-use crate::text::Detokenizer;
+use crate::text::{Detokenizer, TextModel};
 use crate::{
     Engine, EngineInfo, Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request, Rows,
 };
-
-pub use crate::text::TextModel;
 
 /// The bounds of a server.
 #[derive(Debug, Clone, Copy, Serialize)]
