@@ -144,3 +144,81 @@ pub(super) fn lag(h: &Histogram<u64>) -> Lag {
         max: at(1.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn histogram(values: &[u64]) -> Histogram<u64> {
+        let mut h = Histogram::new(3).unwrap();
+        values.iter().for_each(|v| h.record(*v).unwrap());
+        h
+    }
+
+    /// The probability that binomial(n, p) is below `k`, by exact summation in plain floating point.
+    fn below(n: u64, p: f64, k: u64) -> f64 {
+        let mut term = (1.0 - p).powi(n as i32);
+        let mut sum = 0.0;
+        for i in 0..k {
+            sum += term;
+            term *= (n - i) as f64 / (i + 1) as f64 * p / (1.0 - p);
+        }
+        sum
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_agree_with_sorting(mut values in prop::collection::vec(1_u64..10_000_000_000, 1..800)) {
+            let found = latency(&histogram(&values));
+            values.sort_unstable();
+            let n = values.len();
+            for (q, p) in [(500, found.p50), (750, found.p75), (900, found.p90), (990, found.p99), (999, found.p999)] {
+                let exact = ms(values[(n * q).div_ceil(1_000) - 1]);
+                prop_assert!((p.unwrap() - exact).abs() <= 0.001 * exact + 1e-6, "{q}: {p:?} for {exact}");
+            }
+        }
+
+        #[test]
+        fn failures_push_percentiles_up_and_to_infinity(
+            values in prop::collection::vec(1_u64..1_000_000, 1..200),
+            failed in 0_u64..400,
+        ) {
+            let h = histogram(&values);
+            let found = with_failures(&h, failed);
+            let (n, half) = (h.len() + failed, (h.len() + failed).div_ceil(2));
+            prop_assert_eq!(found.n, n);
+            prop_assert_eq!(found.p50.is_none(), half > h.len());
+            if let Some(p50) = found.p50 {
+                prop_assert!(p50 >= latency(&h).p50.unwrap());
+            }
+        }
+
+        #[test]
+        fn ranks_enclose_the_quantile_with_95_percent(n in 10_u64..600, p in 0.3_f64..0.7) {
+            let (low, high) = order_statistic_ranks(n, p).unwrap();
+            // Quantile below the low rank: fewer than `low` samples under it; above the high one: at least `high`.
+            prop_assert!(below(n, p, low) <= 0.025 + 1e-9);
+            prop_assert!(1.0 - below(n, p, high) <= 0.025 + 1e-9);
+            prop_assert!(below(n, p, low + 1) > 0.025 - 1e-9, "the lower rank could be higher");
+        }
+    }
+
+    #[test]
+    fn p99_has_no_interval_until_an_order_statistic_bounds_it() {
+        assert_eq!(order_statistic_ranks(367, 0.99), None);
+        assert!(order_statistic_ranks(368, 0.99).is_some());
+        assert!(order_statistic_ranks(5_000_000, 0.99).is_some());
+    }
+
+    #[test]
+    fn few_samples_are_named() {
+        let of = |n: u64| latency(&histogram(&(1..=n).collect::<Vec<_>>())).few_samples;
+        assert_eq!(of(63), ["p90", "p99", "p999"]);
+        assert_eq!(of(64), ["p99", "p999"]);
+        assert_eq!(of(662), ["p999"]);
+        assert!(of(6_636).is_empty());
+        assert_eq!(latency(&histogram(&[])), Latency::default());
+    }
+}

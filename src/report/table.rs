@@ -1,0 +1,139 @@
+//! The tables at the end of a run, by `tabled`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use tabled::builder::Builder;
+use tabled::settings::object::{Columns, Rows};
+use tabled::settings::{Alignment, Padding, Style};
+
+use super::columns::{Best, Column, Part, columns};
+use super::words;
+use crate::measure::result::{RunResult, StepResult};
+
+/// The tables, what must be known about them, and where the files are.
+pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String {
+    let mut out = words::heading(run);
+    if !run.steps.is_empty() {
+        out.push('\n');
+        out.push_str(&tables(&run.steps, width));
+        let compared = run.steps.len() > 1;
+        out.push_str(if compared {
+            "* best of its column, at the same load where engines are compared\n"
+        } else {
+            ""
+        });
+    }
+    for line in words::findings(run) {
+        writeln!(out, "{line}").expect("writing to a String cannot fail");
+    }
+    if let Some(dir) = dir {
+        writeln!(out, "\n{}", words::files(dir)).expect("writing to a String cannot fail");
+    }
+    out
+}
+
+/// One table in Markdown with the findings below it.
+pub(super) fn markdown(run: &RunResult) -> String {
+    let columns = columns(&run.steps);
+    let mut builder = Builder::default();
+    builder.push_record(columns.iter().map(|c| c.head.join(" ").trim().to_owned()));
+    for step in &run.steps {
+        let cell = |c: &Column| {
+            format!(
+                "{}{}",
+                c.cell(step).replace('\n', ", "),
+                star(c, step, &run.steps)
+            )
+        };
+        builder.push_record(columns.iter().map(|c| cell(c).replace('*', " \\*")));
+    }
+    let mut table = builder.build();
+    table
+        .with(Style::markdown())
+        .modify(Columns::new(1..), Alignment::right());
+    let findings = words::findings(run);
+    let gap = if findings.is_empty() { "" } else { "\n" };
+    let lines: String = findings
+        .iter()
+        .map(|line| format!("- {}\n", line.trim_start()))
+        .collect();
+    format!("{table}\n{gap}{lines}")
+}
+
+/// All columns side by side where they fit, else throughput above latency.
+fn tables(steps: &[StepResult], width: usize) -> String {
+    let whole = table(steps, &columns(steps));
+    if whole.lines().all(|line| line.chars().count() <= width) {
+        return whole;
+    }
+    let part = |part| {
+        let mut columns = columns(steps);
+        columns.retain(|c| c.part == Part::Both || c.part == part);
+        table(steps, &columns)
+    };
+    format!("{}\n{}", part(Part::Throughput), part(Part::Latency))
+}
+
+fn table(steps: &[StepResult], columns: &[Column]) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(columns.iter().map(|c| {
+        if c.best == Best::Neither {
+            head(c)
+        } else {
+            head(c) + " "
+        }
+    }));
+    for step in steps {
+        builder.push_record(columns.iter().map(|c| match c.best {
+            Best::Neither => c.cell(step),
+            _ => format!(
+                "{:<1}{}",
+                c.cell(step),
+                if star(c, step, steps).is_empty() { " " } else { "*" }
+            ),
+        }));
+    }
+    let mut table = builder.build();
+    table
+        .with(Style::psql().remove_verticals())
+        .with(Padding::new(0, 1, 0, 0))
+        .modify(Columns::new(1..), Alignment::right())
+        .modify(Columns::first(), Alignment::left())
+        .modify(Rows::first(), Alignment::center_vertical());
+    format!("{table}\n")
+}
+
+fn head(column: &Column) -> String {
+    column.head.join("\n")
+}
+
+/// Steps are compared at the same load when several engines ran under it, else over the whole column.
+fn star(column: &Column, step: &StepResult, steps: &[StepResult]) -> &'static str {
+    let same = |a: &StepResult, b: &StepResult| {
+        let load = |s: &StepResult| {
+            (
+                s.facts.users,
+                s.facts.isl,
+                s.facts.osl,
+                s.facts.rate.map(f64::to_bits),
+            )
+        };
+        load(a) == load(b)
+    };
+    let engines_meet = steps.iter().any(|a| {
+        steps
+            .iter()
+            .any(|b| same(a, b) && a.facts.engine != b.facts.engine)
+    });
+    let rivals = steps.iter().filter(|other| !engines_meet || same(step, other));
+    let mut values: Vec<f64> = rivals.filter_map(|other| column.value(other)).collect();
+    values.sort_by(f64::total_cmp);
+    let best = match column.best {
+        Best::High => values.last(),
+        Best::Low => values.first(),
+        Best::Neither => None,
+    };
+    let wins = values.len() > 1 && values.first() != values.last() && best.copied() == column.value(step);
+    if wins { "*" } else { "" }
+}
