@@ -8,11 +8,12 @@ use tabled::settings::Style;
 
 use crate::cli::{EngineAction, ModelAction, Serve};
 use crate::engine::{self, Findings, Recipe, Settings};
-use crate::measure::{definition, find, open};
+use crate::measure::definition::{self, Definition};
+use crate::measure::{find, open};
 use crate::model;
 use crate::profile::Format;
-use crate::report::{self, Progress};
-use crate::run::{Ending, Interrupt, Usage, format, progress_of};
+use crate::report::{self, Progress, Show};
+use crate::run::{Ending, Interrupt, Shown, Usage, format};
 
 /// Tokens of context that a server has when the user names none.
 const CONTEXT: u32 = 4096;
@@ -22,19 +23,18 @@ const CONTEXT: u32 = 4096;
 /// # Errors
 /// An unknown engine, or one that can't be installed or does not come up.
 pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::Result<Ending> {
-    let progress = Progress::new(true, false);
-    let status = |message: &str| progress.status(message);
+    let progress = Progress::new(Show::Auto);
+    let status = Shown::on(&progress);
     match action {
-        None | Some(EngineAction::List) => report::print(&engine_table()?),
+        None | Some(EngineAction::List) => report::print(&engine_table()?)?,
         Some(EngineAction::Install { name }) => {
             let program = engine::install(&recipe(name)?, &status)?;
-            progress.finish();
-            let version = program.version.map_or_else(String::new, |version| format!(" {version}"));
-            report::print(&format!("{name}{version} is installed; use it by --engine {name}\n"));
+                let version = program.version.map_or_else(String::new, |version| format!(" {version}"));
+            report::print(&format!("{name}{version} is installed; use it by --engine {name}\n"))?;
         }
         Some(EngineAction::Check { name, model }) => {
             let recipe = recipe(name)?;
-            let model = model::resolve(model.as_deref().unwrap_or(model::DEFAULT), &progress_of(&progress))?;
+            let model = model::resolve(model.as_deref().unwrap_or(&model::default_model().name), &Shown::on(&progress))?;
             let program = engine::ensure(&recipe, &status)?;
             let folder = tempfile_dir()?;
             let settings = Settings::new(&model.path, &model.name, folder.join(format!("engine-{name}.log")));
@@ -44,9 +44,8 @@ pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::
                 running.stop().await;
                 Ok(findings?)
             })?;
-            progress.finish();
-            let Some(findings) = findings else { return Ok(Ending::Interrupted) };
-            report::print(&check_text(&recipe, &findings));
+                let Some(findings) = findings else { return Ok(Ending::Interrupted) };
+            report::print(&check_text(&recipe, &findings))?;
         }
     }
     Ok(Ending::Done)
@@ -117,10 +116,10 @@ fn check_text(recipe: &Recipe, findings: &Findings) -> String {
 /// # Errors
 /// The model or the engine can't be had, or the server does not come up.
 pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
-    let progress = Progress::new(true, false);
-    let status = |message: &str| progress.status(message);
+    let progress = Progress::new(Show::Auto);
+    let status = Shown::on(&progress);
     let recipe = recipe(&serve.engine)?;
-    let model = model::resolve(serve.model.as_deref().unwrap_or(model::DEFAULT), &progress_of(&progress))?;
+    let model = model::resolve(serve.model.as_deref().unwrap_or(&model::default_model().name), &Shown::on(&progress))?;
     let program = engine::ensure(&recipe, &status)?;
     let mut settings =
         Settings::new(&model.path, &model.name, tempfile_dir()?.join(format!("engine-{}.log", recipe.name)));
@@ -134,7 +133,6 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let log = settings.log.clone();
     let ended = block_on(interrupt, async {
         let running = engine::start(&recipe, &program, &settings, &status).await?;
-        progress.finish();
         report::print(&format!(
             "{} serves {} at {}/v1 (its log: {}; Ctrl-C stops it)\n",
             recipe.name,
@@ -160,10 +158,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
     let dir = find(Path::new("results"), &run.to_string_lossy())?;
     let result = open(&dir)?;
-    report::print(&report::render(&result, format(as_format), report::terminal_width()));
-    if as_format == Format::Table {
-        report::print(&report::files(&dir));
-    }
+    report::print(&report::render(&result, format(as_format), report::terminal_width(), Some(&dir)))?;
     Ok(Ending::Done)
 }
 
@@ -172,14 +167,22 @@ pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
 /// # Errors
 /// [`Usage`] for an unknown metric.
 pub fn explain(metric: Option<&str>) -> anyhow::Result<Ending> {
-    match metric {
-        None => report::print(&definition::list()),
-        Some(name) => {
-            let definition = definition::find(name).map_err(|error| Usage(error.to_string()))?;
-            report::print(&definition.text());
-        }
-    }
+    let all: Vec<&Definition> = match metric {
+        None => definition::DEFINITIONS.iter().collect(),
+        Some(name) => vec![definition::explain(name).map_err(|error| Usage(error.to_string()))?],
+    };
+    let texts: Vec<String> = all.iter().map(|definition| explanation(definition)).collect();
+    report::print(&texts.join("\n"))?;
     Ok(Ending::Done)
+}
+
+fn explanation(definition: &Definition) -> String {
+    let Definition { id, name, unit, meaning, elsewhere } = definition;
+    let mut text = format!("{id}: {name}, in {unit}\n  {meaning}\n");
+    if !elsewhere.is_empty() {
+        text += &format!("  Elsewhere: {elsewhere}\n");
+    }
+    text
 }
 
 /// `loadtest models [list | fetch NAME]`.
@@ -194,13 +197,12 @@ pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
             for entry in model::registry() {
                 table.push_record([entry.name.as_str(), &entry.license, &entry.description]);
             }
-            report::print(&format!("{}\n", table.build().with(Style::psql())));
+            report::print(&format!("{}\n", table.build().with(Style::psql())))?;
         }
         Some(ModelAction::Fetch { name }) => {
-            let progress = Progress::new(true, false);
-            let model = model::resolve(name, &progress_of(&progress))?;
-            progress.finish();
-            report::print(&format!("{}\n", model.path.display()));
+            let progress = Progress::new(Show::Auto);
+            let model = model::resolve(name, &Shown::on(&progress))?;
+                report::print(&format!("{}\n", model.path.display()))?;
         }
     }
     Ok(Ending::Done)

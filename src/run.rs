@@ -2,6 +2,7 @@
 
 mod engines;
 mod interrupt;
+mod shown;
 mod step;
 mod subject;
 
@@ -13,11 +14,14 @@ use crate::cli;
 use crate::measure::result::{RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
 use crate::profile::{self, Profile};
-use crate::report::{self, Progress};
+use crate::report::{self, Progress, Show};
 use crate::telemetry::Machine;
 
 pub use interrupt::Interrupt;
-pub use subject::{Subject, progress_of};
+pub use shown::Shown;
+pub use subject::Subject;
+
+pub use engines::format;
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +61,10 @@ pub struct Usage(pub String);
 pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let profile = load_profile(flags)?;
     if flags.dry_run {
-        report::print(&profile.plan_text());
+        report::print(&profile.plan_text())?;
         return Ok(Ending::Done);
     }
-    let progress = Progress::new(profile.report.progress, profile.report.quiet);
+    let progress = Progress::new(show(&profile));
     let recipes = engines::recipes(&profile)?;
     let subject = Subject::resolve(&profile, &recipes, &progress)?;
 
@@ -77,8 +81,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let dir = store.dir().to_owned();
     let status = status(&store, interrupt);
     let result = store.finish(status)?;
-    progress.finish();
-    show(&profile, &result, &dir);
+    print(&profile, &result, &dir)?;
     Ok(ending(&profile, &result))
 }
 
@@ -115,15 +118,21 @@ fn status(store: &Store, interrupt: &Interrupt) -> Status {
     }
 }
 
+fn show(profile: &Profile) -> Show {
+    match (profile.report.quiet, profile.report.progress) {
+        (true, _) => Show::Nothing,
+        (false, false) => Show::Lines,
+        (false, true) => Show::Auto,
+    }
+}
+
 /// The tables on stdout, and where the files are.
-fn show(profile: &Profile, result: &RunResult, dir: &Path) {
-    let format = profile.report.format;
-    report::print(&report::render(result, engines::format(format), report::terminal_width()));
-    if format == profile::Format::Table {
-        report::print(&report::files(dir));
-    } else {
+fn print(profile: &Profile, result: &RunResult, dir: &Path) -> std::io::Result<()> {
+    let format = format(profile.report.format);
+    if format != report::Format::Table && !profile.report.quiet {
         eprintln!("files: {}", dir.display());
     }
+    report::print(&report::render(result, format, report::terminal_width(), Some(dir)))
 }
 
 fn ending(profile: &Profile, result: &RunResult) -> Ending {

@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 
-use super::Usage;
 use super::step::{self, Bench};
+use super::{Shown, Usage};
 use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
 use crate::measure::Store;
 use crate::measure::result::{EngineFailure, EngineResult};
@@ -115,7 +115,7 @@ fn bring_up(
     api_key: Option<&str>,
     control: &tokio::runtime::Runtime,
 ) -> anyhow::Result<Option<Running>> {
-    let status = |message: &str| bench.progress.status(message);
+    let status = Shown::on(bench.progress);
     let ready = async {
         if recipe.kind == Kind::Attach {
             let url = bench.profile.url.as_deref().context("attach needs --url")?;

@@ -9,6 +9,8 @@ use crate::model::{self, Model};
 use crate::profile::Profile;
 use crate::report::Progress;
 
+use super::Shown;
+
 /// The model under test.
 pub struct Subject {
     /// Its file or folder; absent when the servers run already.
@@ -16,25 +18,6 @@ pub struct Subject {
     /// The name that servers are asked for; absent when the server is to say.
     name: Option<String>,
     text: Option<ModelText>,
-}
-
-/// Draws what [`model::resolve`] does.
-pub fn progress_of(progress: &Progress) -> impl model::Progress + '_ {
-    Downloads(progress)
-}
-
-struct Downloads<'a>(&'a Progress);
-
-impl model::Progress for Downloads<'_> {
-    fn begin(&self, label: &str, total: Option<u64>) {
-        self.0.begin(label, total);
-    }
-    fn advance(&self, bytes: u64) {
-        self.0.advance(bytes);
-    }
-    fn finish(&self) {
-        self.0.finish_bar();
-    }
 }
 
 impl Subject {
@@ -50,8 +33,8 @@ impl Subject {
         if recipes.iter().all(|recipe| recipe.kind == Kind::Attach) {
             return Ok(Subject { model: None, name: profile.model.clone(), text: named });
         }
-        let spec = profile.model.as_deref().unwrap_or(model::DEFAULT);
-        let model = model::resolve(spec, &progress_of(progress))?;
+        let spec = profile.model.as_deref().unwrap_or(&model::default_model().name);
+        let model = model::resolve(spec, &Shown::on(progress)).map_err(usage)?;
         let text = match named {
             Some(text) => text,
             None => tokenizer(&model.path)?,
