@@ -113,9 +113,9 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body {
     state: State,
-    /// Bytes of the chunk so far, framing included, and of the longest chunk before it.
+    /// Bytes of the chunk so far, framing included, and of the chunk before it.
     wire: usize,
-    longest: usize,
+    before: usize,
 }
 
 const SIZE: State = State::Size { size: 0, digits: 0, extension: false };
@@ -133,7 +133,7 @@ pub enum Piece<'a> {
 
 impl Body {
     fn new(state: State) -> Self {
-        Self { state, wire: 0, longest: 0 }
+        Self { state, wire: 0, before: 0 }
     }
 
     /// A chunked body.
@@ -169,9 +169,9 @@ impl Body {
         }
     }
 
-    /// The bytes that one undisturbed arrival has brought at most so far.
-    pub fn longest_chunk(&self) -> usize {
-        self.longest
+    /// Bytes of the latest whole chunk, framing included; 0 before the first.
+    pub fn latest_chunk(&self) -> usize {
+        self.before
     }
 
     /// Takes the next element off `input`.
@@ -225,7 +225,7 @@ impl Body {
             }
             (State::DataEnd, b'\r') => State::DataEnd,
             (State::DataEnd, b'\n') => {
-                self.longest = self.longest.max(std::mem::take(&mut self.wire));
+                self.before = std::mem::take(&mut self.wire);
                 SIZE
             }
             (State::Trailer(0), b'\n') => State::Done,
