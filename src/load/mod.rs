@@ -1,1 +1,11 @@
 //! When to do it: the schedule of a step, its shards, and the attack that `goose` governs.
+
+mod attack;
+mod conduct;
+mod control;
+mod sink;
+mod user;
+
+pub use conduct::{LoadError, Requests, StepLoad, run_step};
+pub use control::Stop;
+pub use sink::SampleSink;
