@@ -139,7 +139,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
             running.model_name(),
             running.base_url(),
             log.display(),
-        ));
+        ))?;
         tokio::select! {
             exit = running.died() => Ok(Some(exit)),
             () = interrupt.asked() => { running.stop().await; Ok(None) }
@@ -193,9 +193,11 @@ pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
     match action {
         None | Some(ModelAction::List) => {
             let mut table = Builder::default();
-            table.push_record(["model", "licence", "what it is"]);
+            table.push_record(["model", "licence", "size", "where it is"]);
             for entry in model::registry() {
-                table.push_record([entry.name.as_str(), &entry.license, &entry.description]);
+                let size = entry.bytes.map_or_else(String::new, |bytes| format!("{} MB", bytes / 1_000_000));
+                let hub = format!("hf:{}/{}", entry.hub.repo, entry.hub.file);
+                table.push_record([entry.name.clone(), entry.license.clone(), size, hub]);
             }
             report::print(&format!("{}\n", table.build().with(Style::psql())))?;
         }

@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::cli;
 use crate::measure::result::{RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
-use crate::profile::{self, Profile};
+use crate::profile::Profile;
 use crate::report::{self, Progress, Show};
 use crate::telemetry::Machine;
 

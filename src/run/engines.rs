@@ -71,7 +71,7 @@ pub fn measure(
     api_key: Option<&str>,
 ) -> anyhow::Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let mut running = match bring_up(bench, store, recipe, api_key, &control) {
+    let running = match bring_up(bench, store, recipe, api_key, &control) {
         Ok(Some(running)) => running,
         Ok(None) => return Ok(()),
         Err(error) => {
@@ -88,7 +88,7 @@ pub fn measure(
         engine.log = running.pid().map(|_| format!("engine-{}.log", recipe.name));
     })?;
 
-    let steps = step::all(bench, store, index, recipe, &mut running, api_key);
+    let steps = step::all(bench, store, index, recipe, &running, api_key);
 
     let died = running.exit();
     let ended = control.block_on(running.stop());

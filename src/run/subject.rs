@@ -9,7 +9,7 @@ use crate::model::{self, Model};
 use crate::profile::Profile;
 use crate::report::Progress;
 
-use super::Shown;
+use super::{Shown, Usage};
 
 /// The model under test.
 pub struct Subject {
@@ -34,7 +34,10 @@ impl Subject {
             return Ok(Subject { model: None, name: profile.model.clone(), text: named });
         }
         let spec = profile.model.as_deref().unwrap_or(&model::default_model().name);
-        let model = model::resolve(spec, &Shown::on(progress)).map_err(usage)?;
+        let model = model::resolve(spec, &Shown::on(progress)).map_err(|error| match error {
+            model::ModelError::Unknown { .. } => anyhow::Error::from(Usage(error.to_string())),
+            error => error.into(),
+        })?;
         let text = match named {
             Some(text) => text,
             None => tokenizer(&model.path)?,
