@@ -114,32 +114,36 @@ impl Scratch {
         self.candidates
             .extend(heavy.map(|(token, weight)| (*weight, token)));
         let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        let mut top = 64;
-        loop {
-            let all = self.candidates.len();
-            if top < all {
-                self.candidates.select_nth_unstable_by(top, order);
+        // Halve the stretch in which the nucleus ends, heavier half first, until it is short enough to sort.
+        let (mut start, mut end, mut before) = (0, self.candidates.len(), 0.0);
+        while end - start > 64 {
+            let half = (end - start) / 2;
+            self.candidates[start..end].select_nth_unstable_by(half, order);
+            let sum = weight_of(&self.candidates[start..start + half]);
+            if before + sum >= wanted {
+                end = start + half;
+            } else {
+                before += sum;
+                start += half;
             }
-            let nucleus = &mut self.candidates[..top.min(all)];
-            nucleus.sort_unstable_by(order);
-            let mut sum = 0.0;
-            let end = nucleus.iter().position(|(weight, _)| {
-                sum += f64::from(*weight);
-                sum >= wanted
-            });
-            if end.is_none() && top < all {
-                top *= 8;
-                continue;
-            }
-            let nucleus = &nucleus[..end.map_or(nucleus.len(), |end| end + 1)];
-            let mut left = draw * sum;
-            let drawn = nucleus.iter().find(|(weight, _)| {
-                left -= f64::from(*weight);
-                left < 0.0
-            });
-            return drawn.or(nucleus.last()).map(|(_, token)| *token);
         }
+        self.candidates[start..end].sort_unstable_by(order);
+        let reached = self.candidates[start..end].iter().position(|(weight, _)| {
+            before += f64::from(*weight);
+            before >= wanted
+        });
+        let nucleus = &self.candidates[..reached.map_or(end, |at| start + at + 1)];
+        let mut left = draw * before;
+        let drawn = nucleus.iter().find(|(weight, _)| {
+            left -= f64::from(*weight);
+            left < 0.0
+        });
+        drawn.or(nucleus.last()).map(|(_, token)| *token)
     }
+}
+
+fn weight_of(candidates: &[(f32, u32)]) -> f64 {
+    candidates.iter().map(|(weight, _)| f64::from(*weight)).sum()
 }
 
 /// The token with the highest logit outside `masked`, the first of equals, and that logit.

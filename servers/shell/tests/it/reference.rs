@@ -284,7 +284,10 @@ async fn ten_thousand_disconnects_leak_nothing() {
     })
     .await;
     let requests = reference.totals().await["requests"].as_u64();
-    assert!(requests >= Some(5_000), "only {requests:?} requests were read before their client left");
+    assert!(
+        requests >= Some(5_000),
+        "only {requests:?} requests were read before their client left"
+    );
     until("no file is left", async || reference.open_files() <= files).await;
 }
 
