@@ -227,6 +227,27 @@ async fn a_program_that_is_not_there_is_named() {
     assert!(error.to_string().contains("/no/such/program"), "{error}");
 }
 
+#[tokio::test]
+async fn attaching_needs_an_answer_and_leaves_the_server_alone() {
+    let stand_in = StandIn::new("behaves");
+    let server = stand_in.start().await.unwrap();
+    let recipe = engine::recipe("attach").unwrap();
+    let url = format!("{}/v1/", server.base_url());
+    let attached = engine::attach(&recipe, &url, Some("m".into()), None)
+        .await
+        .unwrap();
+    assert_eq!((attached.base_url(), attached.pid()), (server.base_url(), None));
+    assert_eq!(attached.stop().await, None);
+    let unnamed = engine::attach(&recipe, &url, None, None).await.err().unwrap();
+    assert!(unnamed.to_string().contains("--model"), "{unnamed}");
+    server.stop().await.unwrap();
+    let gone = engine::attach(&recipe, &url, Some("m".into()), None)
+        .await
+        .err()
+        .unwrap();
+    assert!(gone.to_string().contains("no server answers"), "{gone}");
+}
+
 /// Not a test: what `sigkill_of_loadtest_takes_the_server_along` runs as the process to be killed.
 #[tokio::test]
 #[ignore = "a helper that another test starts"]

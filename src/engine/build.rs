@@ -280,11 +280,10 @@ mod tests {
             cargo_status,
             &progress,
         );
-        let message = error.unwrap_err().to_string();
-        assert!(
-            message.contains("error: no such thing") && !message.contains("Compiling"),
-            "{message}"
-        );
+        let Err(EngineError::Command { tail, .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(tail, "error: no such thing");
         assert!(!said.lock().unwrap().is_empty());
     }
 }

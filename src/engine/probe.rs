@@ -130,12 +130,14 @@ impl Control {
 fn read(page: &Value, how: &ReadBack) -> Effective {
     let at = |pointer: &Option<String>| page.pointer(pointer.as_deref()?);
     let number = |pointer: &Option<String>| at(pointer)?.as_u64();
+    let text = |pointer: &Option<String>| at(pointer)?.as_str().map(Into::into);
     let small = |pointer: &Option<String>| number(pointer).and_then(|n| u32::try_from(n).ok());
     Effective {
         parallel: small(&how.parallel),
         context: small(&how.context),
         threads: small(&how.threads),
-        weights: at(&how.weights).and_then(|form| form.as_str().map(Into::into)),
+        version: text(&how.version),
+        weights: text(&how.weights),
         weights_bytes: number(&how.weights_bytes),
     }
 }

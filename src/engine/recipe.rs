@@ -181,6 +181,8 @@ pub struct ReadBack {
     pub context: Option<String>,
     /// Threads that compute.
     pub threads: Option<String>,
+    /// The version of what computes.
+    pub version: Option<String>,
     /// The form of the weights in memory.
     pub weights: Option<String>,
     /// Bytes of the weights in memory.

@@ -105,6 +105,8 @@ pub struct Effective {
     pub context: Option<u32>,
     /// Threads that compute.
     pub threads: Option<u32>,
+    /// The version of what computes.
+    pub version: Option<String>,
     /// The form of the weights in memory.
     pub weights: Option<String>,
     /// Bytes of the weights in memory.
@@ -138,9 +140,9 @@ impl Running {
         &self.model_name
     }
 
-    /// The program's version, where it is known.
+    /// The engine's version: as the program told before it was started, else as the server tells.
     pub fn version(&self) -> Option<&str> {
-        self.version.as_deref()
+        self.version.as_deref().or(self.effective.version.as_deref())
     }
 
     /// Seconds from the start of the process to the model's first answer; `None` if it ran already.
