@@ -1,0 +1,3 @@
+//! candle engine
+pub mod linear;
+pub mod pool;
