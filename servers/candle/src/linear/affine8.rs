@@ -77,6 +77,7 @@ pub struct Affine8 {
     outputs: usize,
     panels: usize,
     parts: Vec<Part>,
+    bias: Option<Vec<f32>>,
 }
 
 /// What becomes of the products.
@@ -95,7 +96,7 @@ impl Affine8 {
     /// # Errors
     /// If a tensor is not a matrix or its inputs are no multiple of 32.
     pub fn pack(tensors: &[QTensor], pool: &mut Pool) -> candle_core::Result<Self> {
-        let mut matrix = Self { inputs: 0, outputs: 0, panels: 0, parts: Vec::new() };
+        let mut matrix = Self { inputs: 0, outputs: 0, panels: 0, parts: Vec::new(), bias: None };
         for tensor in tensors {
             let (columns, inputs) = tensor.shape().dims2()?;
             if inputs % BLOCK != 0 || (!matrix.parts.is_empty() && inputs != matrix.inputs) {
@@ -115,6 +116,16 @@ impl Affine8 {
             matrix.panels += columns.div_ceil(PANEL);
         }
         Ok(matrix)
+    }
+
+    /// Adds `bias` to every row of products that replaces what is in the output.
+    ///
+    /// # Panics
+    /// If it has not one number a column.
+    pub fn with_bias(mut self, bias: Vec<f32>) -> Self {
+        assert_eq!(bias.len(), self.outputs);
+        self.bias = Some(bias);
+        self
     }
 
     /// Columns of the matrix, the width of the product's rows.
@@ -160,7 +171,13 @@ impl Affine8 {
                 // SAFETY: these columns belong to this panel, and a panel to one task.
                 let y = unsafe { y.part((row + r) * self.outputs + part.first_column + column, width) };
                 match into {
-                    Into::Store => y.copy_from_slice(&products[..width]),
+                    Into::Store => {
+                        y.copy_from_slice(&products[..width]);
+                        if let Some(bias) = &self.bias {
+                            let bias = &bias[part.first_column + column..];
+                            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+                        }
+                    }
                     Into::Add => y.iter_mut().zip(products).for_each(|(y, product)| *y += product),
                 }
             }
