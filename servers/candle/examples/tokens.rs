@@ -1,7 +1,7 @@
 //! Tokens a second of whole steps, at 1, 4, 16 and 64 sequences with 100 to 356 tokens each.
 use loadtest_candle::Forward;
 use loadtest_candle::{forward_cpu::CpuForward, linear::Kernel, source::Source};
-use loadtest_shell::engine::Rows;
+use loadtest_shell::Rows;
 use std::time::Instant;
 fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).unwrap();

@@ -3,15 +3,21 @@
 use crate::config::Pairs;
 use crate::kv::{BLOCK, Head};
 use crate::math;
-use half::slice::HalfFloatSliceExt;
+use crate::widen::Widen;
 use pulp::{Simd, WithSimd};
 
 /// Memory that one thread's attention uses again and again.
-#[derive(Default)]
 pub struct Scratch {
+    widen: Widen,
     block: Vec<f32>,
     scores: Vec<f32>,
     sums: Vec<f32>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { widen: crate::widen::detect(), block: Vec::new(), scores: Vec::new(), sums: Vec::new() }
+    }
 }
 
 /// Norms of queries and keys before they are turned.
@@ -126,10 +132,10 @@ fn attend_tile<const N: usize>(tile: &mut [Query<'_>], memory: &Head<'_>, head_d
     scratch.block.resize(BLOCK * head_dim, 0.0);
     scratch.scores.resize(N * width, 0.0);
     scratch.sums.resize(N * head_dim, 0.0);
-    let Scratch { block, scores, sums } = scratch;
+    let Scratch { widen, block, scores, sums } = scratch;
 
     for b in first..last {
-        memory.keys(b).convert_to_f32_slice(block);
+        widen(memory.keys(b), block);
         let mut dots = [[0f32; BLOCK]; N];
         for (d, keys) in block.as_chunks::<BLOCK>().0.iter().enumerate() {
             for (dots, query) in dots.iter_mut().zip(tile.iter()) {
@@ -152,7 +158,7 @@ fn attend_tile<const N: usize>(tile: &mut [Query<'_>], memory: &Head<'_>, head_d
     }
     sums[..N * head_dim].fill(0.0);
     for b in first..last {
-        memory.values(b).convert_to_f32_slice(block);
+        widen(memory.values(b), block);
         for d in (0..head_dim).step_by(16) {
             let mut lanes = [[0f32; 16]; N];
             for (n, lanes) in lanes.iter_mut().enumerate() {

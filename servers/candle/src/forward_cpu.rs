@@ -15,7 +15,7 @@ use crate::{Batch, Forward};
 use anyhow::Context;
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QTensor};
-use loadtest_shell::engine::Rows;
+use loadtest_shell::Rows;
 use pulp::Arch;
 
 /// A model on the CPU, its weights packed for integer products.

@@ -17,11 +17,12 @@ pub mod math;
 pub mod pool;
 pub mod source;
 pub mod weights;
+mod widen;
 
 use anyhow::ensure;
-use loadtest_shell::engine::Rows;
+use loadtest_shell::Rows;
 
-/// A loaded model that computes steps. The methods are those of [`loadtest_shell::engine::Engine`].
+/// A loaded model that computes steps. The methods are those of [`loadtest_shell::Engine`].
 pub trait Forward: Send {
     /// Entries of the vocabulary.
     fn vocabulary(&self) -> usize;
