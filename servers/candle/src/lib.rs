@@ -10,7 +10,9 @@
 
 pub mod attention;
 pub mod config;
+pub mod engine;
 pub mod forward_cpu;
+pub mod forward_tensor;
 pub mod kv;
 pub mod linear;
 pub mod math;

@@ -79,6 +79,14 @@ impl Source {
         matches!(self.file, Container::Gguf(..))
     }
 
+    /// The type of a safetensors file's numbers.
+    pub fn dtype(&self) -> Option<DType> {
+        match &self.file {
+            Container::Gguf(..) => None,
+            Container::Safetensors(tensors) => tensors.get("model.norm.weight").ok()?.dtype().try_into().ok(),
+        }
+    }
+
     /// Whether the tensor is there.
     pub fn has(&self, name: &str) -> bool {
         match &self.file {

@@ -10,6 +10,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod scalar;
+pub mod tensor;
 pub mod unpack;
 
 /// The instructions that integer products use.
@@ -26,6 +27,17 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(_) => "AVX-512 VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "AVX2",
+            Self::Scalar => "scalar",
+        }
+    }
+
     /// All that this processor has, the fastest first.
     pub fn available() -> Vec<Self> {
         let mut kernels = Vec::new();
