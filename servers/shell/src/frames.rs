@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use loadtest_protocol::{ChatChoice, ChatCompletion, ChatMessage, Completion, CompletionChoice, Usage};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::call::{Call, Endpoint};
@@ -251,6 +252,24 @@ impl Stream for Frames {
     }
 }
 
+/// An answer that is no stream.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Whole {
+    /// To a chat.
+    Chat(ChatCompletion),
+    /// To a completion.
+    Completions(Completion),
+}
+
+impl Whole {
+    /// Tokens generated for it.
+    pub fn generated(&self) -> u64 {
+        let (Self::Chat(ChatCompletion { usage, .. }) | Self::Completions(Completion { usage, .. })) = self;
+        usage.map_or(0, |usage| usage.completion_tokens)
+    }
+}
+
 /// The whole answer to `call` as one JSON body.
 ///
 /// # Errors
@@ -260,7 +279,7 @@ pub async fn collect(
     answerer: Answerer<'_>,
     mut generation: Generation,
     metrics: Arc<Metrics>,
-) -> Result<serde_json::Value, Refusal> {
+) -> Result<Whole, Refusal> {
     let mut ending = Ending::new(metrics);
     let (mut output, mut generated) = (String::new(), 0);
     let finish = loop {
@@ -287,7 +306,7 @@ pub async fn collect(
     let (model, system_fingerprint) = (answerer.model.to_owned(), Some(answerer.fingerprint.to_owned()));
     let finish_reason = Some(finish.as_str().to_owned());
     let usage = Some(Usage::new(generation.prompt_tokens, generated));
-    let body = match call.endpoint {
+    Ok(match call.endpoint {
         Endpoint::Chat => {
             let message = ChatMessage {
                 role: "assistant".to_owned(),
@@ -299,7 +318,7 @@ pub async fn collect(
                 finish_reason,
             }];
             let object = "chat.completion".to_owned();
-            serde_json::to_value(ChatCompletion {
+            Whole::Chat(ChatCompletion {
                 id,
                 object,
                 created,
@@ -316,7 +335,7 @@ pub async fn collect(
                 finish_reason,
             }];
             let object = "text_completion".to_owned();
-            serde_json::to_value(Completion {
+            Whole::Completions(Completion {
                 id,
                 object,
                 created,
@@ -326,8 +345,7 @@ pub async fn collect(
                 usage,
             })
         }
-    };
-    body.map_err(|error| Refusal::internal(error.to_string()))
+    })
 }
 
 /// Counts how a request ended, once; one that is dropped before its end was cancelled.

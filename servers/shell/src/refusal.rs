@@ -54,9 +54,11 @@ impl Refusal {
     }
 
     /// Prompt and output do not fit the context.
-    pub fn context_too_long(param: &str, prompt: u64, context: u64) -> Self {
-        let message =
-            format!("The prompt has {prompt} tokens; a sequence of this server has room for {context}.");
+    pub fn context_too_long(param: &str, prompt: usize, output: usize, context: usize) -> Self {
+        let message = format!(
+            "The prompt has {prompt} tokens and at least {output} shall be generated; \
+             a sequence of this server has room for {context}."
+        );
         let mut refusal = Self::param(param, message);
         refusal.detail.code = Some("context_length_exceeded".to_owned());
         refusal

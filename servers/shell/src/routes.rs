@@ -16,7 +16,7 @@ use loadtest_protocol::{Model, Models};
 use serde_json::{Value, json};
 
 use crate::call::{Call, Endpoint};
-use crate::frames::{self, Answerer, Frame, Frames};
+use crate::frames::{self, Answerer, Frame, Frames, Whole};
 use crate::{Generation, Generator, Metrics, Outcome, Refusal};
 
 /// Most bytes of a request body.
@@ -98,7 +98,7 @@ impl Server {
     ///
     /// # Errors
     /// If the generation fails.
-    pub async fn collect(&self, call: &Call, generation: Generation) -> Result<Value, Refusal> {
+    pub async fn collect(&self, call: &Call, generation: Generation) -> Result<Whole, Refusal> {
         let fingerprint = self
             .generator
             .get()

@@ -44,8 +44,8 @@ impl Clock {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just opened, and nobody else has it.
-        let timer = AsyncFd::register(unsafe { OwnedFd::from_raw_fd(fd) })?;
+        // SAFETY: the descriptor was just opened, nobody else has it, and it stays the same while it is owned here.
+        let timer = unsafe { AsyncFd::register(OwnedFd::from_raw_fd(fd)) }.map_err(io::Error::from)?;
         let clock = Arc::new(Self {
             timer,
             sleepers: Mutex::default(),

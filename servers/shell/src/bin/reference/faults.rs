@@ -36,6 +36,8 @@ pub const KINDS: &[(&str, &str)] = &[
 pub struct Fault {
     /// Its kind; one of [`KINDS`].
     pub kind: &'static str,
+    /// The kind as it was written, `http_500` for `http_NNN`.
+    pub name: String,
     /// The status of `http_NNN`.
     pub status: u16,
     /// After how many output events.
@@ -75,6 +77,7 @@ impl Fault {
         let status = status.unwrap_or(500);
         let mut fault = Self {
             kind,
+            name: name.to_owned(),
             status,
             after: None,
             ms: 1000,

@@ -20,7 +20,7 @@ pub struct Record {
     /// The client's `x-request-id`.
     pub request_id: Option<String>,
     /// What was done wrong on purpose.
-    pub fault: Option<&'static str>,
+    pub fault: Option<String>,
     /// Tokens of the prompt (words).
     pub prompt_tokens: u64,
     /// When the read() returned that brought the last byte of the request.
@@ -69,7 +69,7 @@ pub struct Totals {
     /// Connections.
     pub open_connections: u64,
     /// Requests and connections done wrong on purpose, by how.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
 }
 
 /// The memory of the server.
@@ -98,8 +98,8 @@ impl Log {
         let mut inner = lock(&self.inner);
         inner.totals.requests += 1;
         inner.totals.open_streams += 1;
-        if let Some(fault) = record.fault {
-            *inner.totals.faults.entry(fault).or_default() += 1;
+        if let Some(fault) = &record.fault {
+            *inner.totals.faults.entry(fault.clone()).or_default() += 1;
         }
         let shared = Arc::new(Mutex::new(record));
         if inner.records.len() == MAX_RECORDS {
@@ -165,7 +165,11 @@ impl Log {
 
     /// A connection was refused on purpose.
     pub fn refused(&self) {
-        *lock(&self.inner).totals.faults.entry("refuse").or_default() += 1;
+        *lock(&self.inner)
+            .totals
+            .faults
+            .entry("refuse".to_owned())
+            .or_default() += 1;
     }
 
     /// The totals.

@@ -25,7 +25,7 @@ use clap::Parser;
 use futures::stream;
 use loadtest_shell::call::{Call, Endpoint};
 use loadtest_shell::routes::{self, Server};
-use loadtest_shell::{Input, Refusal, listen};
+use loadtest_shell::{Generator, Input, Refusal, listen};
 
 use clock::{Clock, now};
 use faults::{Fault, Faults};
@@ -37,7 +37,7 @@ use wire::{OpenRecord, Wire};
 
 /// Serves a known schedule over OpenAI's API, and tells at /reference/log what it really did
 #[derive(Debug, Parser)]
-#[command(name = "reference", version, after_help = fault_help())]
+#[command(name = "reference", version, after_help = fault_help(), args_override_self = true)]
 struct Args {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
@@ -60,7 +60,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Seconds until /health says ready
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value = "0", value_parser = seconds)]
     ready_after: f64,
     /// Never say ready
     #[arg(long)]
@@ -74,6 +74,21 @@ struct Args {
     /// Be killed when the parent process dies (Linux)
     #[arg(long)]
     die_with_parent: bool,
+}
+
+impl Args {
+    fn loads_at_once(&self) -> bool {
+        self.ready_after == 0.0 && !self.never_ready && !self.die_while_loading
+    }
+}
+
+/// A whole or broken number of seconds that a clock can wait.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| (0.0..1e9).contains(seconds));
+    seconds.ok_or_else(|| "must be a number of seconds from 0".to_owned())
 }
 
 fn fault_help() -> String {
@@ -130,12 +145,17 @@ async fn serve(args: Args, faults: Arc<Faults>) -> anyhow::Result<()> {
         schedule: args.schedule.clone(),
         model: args.model_name.clone(),
     });
+    if args.loads_at_once() {
+        reference
+            .server
+            .ready(Arc::clone(&generator) as Arc<dyn Generator>);
+    }
     let listener = listen::bind(&args.host, args.port)
         .await
         .with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
     let server = Arc::clone(&reference.server);
     let loading = async move {
-        tokio::time::sleep(Duration::from_secs_f64(args.ready_after.max(0.0))).await;
+        tokio::time::sleep(Duration::from_secs_f64(args.ready_after)).await;
         if args.die_while_loading {
             anyhow::bail!("died while loading, as told");
         }
@@ -217,10 +237,15 @@ impl Reference {
         self.server.generator()?;
         let mut call = Call::parse(endpoint, &routes::whole_body(body)?, Some("reference"))?;
         let n = self.log.number();
-        let script = self.script(&call, n)?;
+        let mut script = self.script(&call, n)?;
         let fault = script.fault;
-        if fault.as_ref().is_some_and(|fault| fault.kind == "no_usage") {
-            (call.include_usage, call.continuous_usage) = (false, false);
+        match fault.as_ref().map_or("", |fault| fault.kind) {
+            "no_usage" => (call.include_usage, call.continuous_usage) = (false, false),
+            "empty" => {
+                script.schedule.output = Some(0);
+                (call.request.ignore_eos, call.request.min_tokens) = (false, 0);
+            }
+            _ => {}
         }
         let generation = self.generator.generate(&call.request, &script.schedule, received);
         let record = self.log.open(Record {
@@ -229,7 +254,7 @@ impl Reference {
                 .get("x-request-id")
                 .and_then(|id| id.to_str().ok())
                 .map(str::to_owned),
-            fault: fault.as_ref().map(|fault| fault.kind),
+            fault: fault.as_ref().map(|fault| fault.name.clone()),
             prompt_tokens: generation.prompt_tokens,
             received,
             ..Record::default()
@@ -246,7 +271,7 @@ impl Reference {
             return Ok(routes::raw_event_stream(Wire::new(frames, fault, open, peer)));
         }
         let answer = self.server.collect(&call, generation).await?;
-        let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap_or(0);
+        let tokens = answer.generated();
         peer.mark(Mark::Event(
             Arc::clone(&open.record),
             loadtest_shell::frames::Kind::Output,

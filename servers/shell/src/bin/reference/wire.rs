@@ -87,7 +87,6 @@ impl Wire {
                 ));
             }
             "no_done" if frame.kind == Kind::Done => self.steps.push_back(Step::End),
-            "empty" if frame.kind == Kind::Output => {}
             "batch" => {
                 let full = after.unwrap_or(4).max(1) as usize;
                 let last = matches!(frame.kind, Kind::Done | Kind::Error);
