@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, crypto};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, crypto};
 
 /// Why an address cannot be a target.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum TargetError {
     },
     /// TLS cannot be set up on this machine.
     #[error("TLS is not available: {0}")]
-    Tls(#[from] tokio_rustls::rustls::Error),
+    Tls(#[from] rustls::Error),
 }
 
 /// A server and the endpoint to be asked there.
@@ -94,7 +94,7 @@ impl Target {
 }
 
 /// TLS that trusts what the machine trusts. The provider is named because the process holds two of them.
-fn platform_tls() -> Result<ClientConfig, tokio_rustls::rustls::Error> {
+fn platform_tls() -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
     Ok(builder.with_safe_default_protocol_versions()?.with_platform_verifier()?.with_no_client_auth())
 }
