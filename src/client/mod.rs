@@ -59,3 +59,6 @@ impl From<http::HttpError> for Failure {
         Self::new(Outcome::Malformed, error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

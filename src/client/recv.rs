@@ -42,6 +42,34 @@ pub fn enable_stamps(_: &TcpStream) -> bool {
     false
 }
 
+/// Has the kernel acknowledge what was read, and hold back the acknowledgement of what has not been.
+///
+/// Linux merges neighbouring segments in the receive queue, and their stamps with them, as soon as they are
+/// acknowledged (on loopback and veth, where the sender's copy pins them until then). Holding the acknowledgement back
+/// keeps the segments apart, so that a reader who is up to 40 ms late, the least delay of acknowledgements, still
+/// finds every stamp. What was read is acknowledged at once, so that a server that waits for it is not slowed down.
+#[cfg(target_os = "linux")]
+pub fn acknowledge_read(tcp: &TcpStream) {
+    // 2: now, and no quick ones after it. 0: no quick ones, also if there was nothing to acknowledge.
+    for mode in [2, 0] {
+        let mode: libc::c_int = mode;
+        // SAFETY: the descriptor is open as long as `tcp` lives, and the option's value is an int of the size given.
+        unsafe {
+            libc::setsockopt(
+                tcp.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_QUICKACK,
+                (&raw const mode).cast(),
+                size_of_val(&mode) as libc::socklen_t,
+            )
+        };
+    }
+}
+
+/// Without stamps there is nothing to keep apart.
+#[cfg(not(target_os = "linux"))]
+pub fn acknowledge_read(_: &TcpStream) {}
+
 /// Bytes that lie in the socket.
 pub fn pending(tcp: &TcpStream) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, ClientConfig, crypto};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, crypto};
 
 /// Why an address cannot be a target.
 #[derive(Debug, thiserror::Error)]

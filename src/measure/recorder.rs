@@ -345,7 +345,9 @@ mod tests {
 
     /// A request sent at `sent` ms whose events come at the given ms with the given tokens so far.
     fn trace(sent: u64, events: &[(u64, u32)], n_out: Option<u32>) -> Trace {
-        let mut trace = Trace { sent_ns: Some(sent * MS), n_out, ..Trace::default() };
+        let mut trace = Trace::default();
+        trace.sent_ns = Some(sent * MS);
+        trace.n_out = n_out;
         for &(at, tokens) in events {
             trace.push(Event { at_ns: at * MS, lag_ns: 5, tokens });
         }
