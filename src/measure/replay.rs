@@ -239,7 +239,8 @@ fn record_latencies(l: &mut Latencies, line: &RequestLine, sent: u64, n_out: u64
     }
 }
 
-fn empty_record(window: Window, users: u32) -> StepRecord {
+/// A record of nothing yet.
+pub(super) fn empty_record(window: Window, users: u32) -> StepRecord {
     let histogram = || {
         let mut h = Histogram::new(3).expect("3 significant digits are within the library's bounds");
         h.auto(true);
@@ -277,5 +278,89 @@ fn empty_record(window: Window, users: u32) -> StepRecord {
         client_cpu_ns: 0,
         seconds: Vec::new(),
         goose_requests: (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::fixture::{facts, new_run, record, sample};
+    use crate::measure::{Store, StoreError};
+
+    /// A run with one finished step that was killed in its second, whose window opened at 10 s.
+    fn killed(root: &Path) -> std::path::PathBuf {
+        let mut store = Store::create(root, new_run()).unwrap();
+        store
+            .step_done(facts(0, "candle", 4), &record(4, 20), StepContext::default(), &[])
+            .unwrap();
+        let open = StepFacts {
+            window_start_ns: Some(10_000_000_000),
+            ..facts(1, "candle", 4)
+        };
+        store.step_begins(open).unwrap();
+        let sink = store.sink().unwrap();
+        // 4 users, back to back: 2 s each from 8 s to 30 s.
+        (0..11).for_each(|i| (0..4).for_each(|user| sink.send(sample(4 * i + user, 1, 8_000 + 2_000 * i))));
+        drop(sink);
+        let dir = store.dir().to_owned();
+        // Its end leaves `unfinished` in place, as a kill does, and waits for the lines.
+        store.finish(Status::Running).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_killed_run_keeps_its_finished_steps_and_gets_the_last_one_back() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = killed(root.path());
+        let mut text = std::fs::read(dir.join("requests.jsonl")).unwrap();
+        text.extend_from_slice(b"{\"id\":44,\"eng");
+        std::fs::write(dir.join("requests.jsonl"), text).unwrap();
+
+        let run = open(&dir).unwrap();
+        assert_eq!(run.steps.len(), 2);
+        assert!(!run.steps[0].recomputed && run.steps[1].recomputed);
+        let step = &run.steps[1];
+        assert_eq!(
+            (step.requests.sent, step.requests.ok, step.requests_all.sent),
+            (40, 40, 44)
+        );
+        assert_eq!((step.events, step.tokens.output), (4_400, 4_000));
+        assert!(
+            (step.concurrency.observed - 4.0).abs() < 0.01,
+            "{:?}",
+            step.concurrency
+        );
+        assert!((step.output_tps - 200.0).abs() < 1.0, "{}", step.output_tps);
+        assert!((step.ttft_ms.p50.unwrap() - 20.0).abs() < 0.02);
+        assert!((step.tpot_ms.p50.unwrap() - 20.0).abs() < 0.02);
+        assert_eq!(step.itl_ms.n, 0);
+        assert!(
+            run.notes.iter().any(|n| n.starts_with("1 lines")),
+            "{:?}",
+            run.notes
+        );
+    }
+
+    #[test]
+    fn without_run_json_every_step_is_computed_again() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = killed(root.path());
+        std::fs::write(dir.join("run.json"), "{\"schema_version\": 1,").unwrap();
+        let run = open(&dir).unwrap();
+        assert_eq!(run.steps.len(), 1);
+        assert_eq!((run.steps[0].facts.users, run.steps[0].requests.sent), (4, 44));
+        assert_eq!(run.steps[0].facts.engine, "candle");
+    }
+
+    #[test]
+    fn a_newer_run_and_no_run_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("run.json"), "{\"schema_version\": 99}").unwrap();
+        assert!(matches!(
+            open(root.path()),
+            Err(StoreError::Newer { found: 99, .. })
+        ));
+        std::fs::remove_file(root.path().join("run.json")).unwrap();
+        assert!(matches!(open(root.path()), Err(StoreError::Read { .. })));
     }
 }

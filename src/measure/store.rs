@@ -282,3 +282,104 @@ pub fn find(root: &Path, run: &str) -> Result<PathBuf, StoreError> {
             path: root.to_owned(),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::fixture::{facts, new_run, record, sample};
+    use crate::measure::result::schema;
+    use crate::measure::{RequestLine, hlog};
+
+    fn finished(root: &Path) -> (PathBuf, RunResult) {
+        let mut store = Store::create(root, new_run()).unwrap();
+        let dir = store.dir().to_owned();
+        let sink = store.sink().unwrap();
+        (0..1_000).for_each(|id| sink.send(sample(id, 0, id)));
+        drop(sink);
+        store.engine(0, |engine| engine.load_s = Some(1.5)).unwrap();
+        store.step_begins(facts(0, "candle", 4)).unwrap();
+        store
+            .step_done(facts(0, "candle", 4), &record(4, 20), StepContext::default(), &[])
+            .unwrap();
+        (dir, store.finish(Status::Done).unwrap())
+    }
+
+    #[test]
+    fn a_run_is_read_back_as_it_was_written() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, run) = finished(root.path());
+        assert!(dir.ends_with("20260301T123000Z-sustained-64"));
+        let json = |run: &RunResult| serde_json::to_value(run).unwrap();
+        assert_eq!(json(&load(&dir).unwrap()), json(&run));
+        assert_eq!(find(root.path(), "last").unwrap(), dir);
+        assert_eq!(find(root.path(), dir.to_str().unwrap()).unwrap(), dir);
+        assert!(matches!(
+            find(root.path(), "nothing"),
+            Err(StoreError::NoRun { .. })
+        ));
+
+        let lines = fs::read_to_string(dir.join("requests.jsonl")).unwrap();
+        let lines: Vec<RequestLine> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert!(
+            lines
+                .iter()
+                .enumerate()
+                .all(|(i, line)| line.id == i as u64 && line.engine == "candle")
+        );
+        assert_eq!(lines.len(), 1_000);
+
+        let timeline = fs::read_to_string(dir.join("timeline.csv")).unwrap();
+        assert_eq!(timeline.lines().count(), 25);
+        assert_eq!(
+            timeline.lines().nth(3),
+            Some("candle,0,0,2,1,4,4,3,200,200,3,3,0,20.054015,20.054015,,,,,,")
+        );
+    }
+
+    #[test]
+    fn histograms_are_read_back_without_loss() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, _) = finished(root.path());
+        let found = hlog::read(&dir.join("hdr/000-candle-4u.hlog")).unwrap();
+        let record = record(4, 20);
+        assert_eq!(found.len(), 11);
+        assert_eq!(found["ttft"], record.latencies.ttft);
+        assert_eq!(found["itl"], record.latencies.itl);
+        assert_eq!(found["send_lag"], record.send_lag);
+    }
+
+    #[test]
+    fn two_runs_of_one_second_have_directories_of_their_own() {
+        let root = tempfile::tempdir().unwrap();
+        let first = Store::create(root.path(), new_run()).unwrap();
+        let second = Store::create(root.path(), new_run()).unwrap();
+        assert_ne!(first.dir(), second.dir());
+    }
+
+    /// `UPDATE_SCHEMA=1 cargo test schema` writes it anew.
+    #[test]
+    fn the_schema_is_that_of_the_types_and_holds_for_what_is_written() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/schema.json");
+        let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let saved = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            saved == text,
+            "results/schema.json is stale: run `UPDATE_SCHEMA=1 cargo test schema`"
+        );
+
+        let root = tempfile::tempdir().unwrap();
+        let (dir, _) = finished(root.path());
+        let run: serde_json::Value =
+            serde_json::from_slice(&fs::read(dir.join("run.json")).unwrap()).unwrap();
+        let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+        compiler.add_resource("run.json", schema()).unwrap();
+        let id = compiler.compile("run.json", &mut schemas).unwrap();
+        schemas.validate(&run, id).unwrap();
+        let mut wrong = run;
+        wrong["steps"][0]["ttft_ms"]["p50"] = "fast".into();
+        assert!(schemas.validate(&wrong, id).is_err());
+    }
+}

@@ -259,3 +259,122 @@ fn verdicts(step: &StepResult) -> Vec<Verdict> {
     );
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::fixture::{facts, record};
+
+    fn result(users: u32, change: impl FnOnce(&mut StepRecord)) -> StepResult {
+        let mut record = record(users, 20);
+        change(&mut record);
+        summarise(
+            facts(0, "candle", users),
+            &record,
+            StepContext {
+                server: None,
+                stamp_error_ns: Some(5_000),
+            },
+        )
+    }
+
+    #[test]
+    fn figures_follow_their_definitions() {
+        let step = result(80, |_| {});
+        assert_eq!(
+            (step.window_s, step.output_tps, step.request_rps),
+            (20.0, 4_000.0, 40.0)
+        );
+        assert_eq!(
+            (step.concurrency.observed, step.concurrency.streaming),
+            (80.0, 76.0)
+        );
+        assert_eq!(
+            step.requests,
+            Requests {
+                sent: 800,
+                ok: 800,
+                failed: 0
+            }
+        );
+        assert_eq!(step.client.error_p99_ms, Some(0.005));
+        assert_eq!(step.client.cpu_us_per_event, Some(12.5));
+        assert_eq!(step.output_tps_ci95, Some([4_000.0, 4_000.0]));
+        assert_eq!(step.goodput_rps, None);
+        assert_eq!(step.verdicts, []);
+    }
+
+    #[test]
+    fn verdicts_say_what_is_wrong() {
+        let found = |change: fn(&mut StepRecord)| result(80, change).verdicts;
+        assert_eq!(found(|r| r.kernel_stamps = false), []);
+        let late = |r: &mut StepRecord| {
+            r.kernel_stamps = false;
+            r.read_lag.record_n(3_000_000, 80_000).unwrap();
+        };
+        assert_eq!(found(late), [Verdict::ClientLimited]);
+        assert!(found(|r| r.in_flight_ns = r.in_flight_ns * 9 / 10).contains(&Verdict::ConcurrencyShort));
+        assert_eq!(found(|r| r.streaming_ns /= 4), [Verdict::MostlyWaiting]);
+        assert_eq!(found(|r| r.output_tokens /= 2), [Verdict::ShortOutput]);
+        assert_eq!(found(|r| r.goose_requests.0 += 1), [Verdict::GooseMismatch]);
+        assert_eq!(found(|r| r.completed_in_window /= 2), [Verdict::LittlesLaw]);
+        assert_eq!(
+            found(|r| r.token_sources[0].0 = TokenSource::Events),
+            [Verdict::TokensAreEvents]
+        );
+        assert_eq!(result(8, |_| {}).verdicts, [Verdict::FewSamples]);
+        let failed = |r: &mut StepRecord| drop(r.outcomes.insert(Outcome::Http5xx, 2));
+        assert_eq!(found(failed), [Verdict::Errors]);
+    }
+
+    #[test]
+    fn scaling_is_against_the_fewest_users_of_the_same_engine_and_shape() {
+        let step = |engine: &str, users: u32, tps: f64| {
+            let mut step = result(users, |_| {});
+            (step.facts.engine, step.output_tps) = (engine.to_owned(), tps);
+            step
+        };
+        let mut steps = [
+            step("a", 10, 90.0),
+            step("a", 10, 110.0),
+            step("a", 40, 300.0),
+            step("b", 20, 50.0),
+        ];
+        fill_scaling(&mut steps);
+        let of = |i: usize| steps[i].scaling.unwrap();
+        assert_eq!(
+            of(2),
+            Scaling {
+                base_users: 10,
+                factor: 3.0,
+                efficiency: 0.75
+            }
+        );
+        assert_eq!((of(0).factor, of(1).factor), (0.9, 1.1));
+        assert_eq!(
+            of(3),
+            Scaling {
+                base_users: 20,
+                factor: 1.0,
+                efficiency: 1.0
+            }
+        );
+    }
+
+    #[test]
+    fn an_empty_step_has_no_figures_and_says_so() {
+        let empty = crate::measure::replay::empty_record(
+            crate::measure::Window {
+                start_ns: 5,
+                end_ns: 5,
+            },
+            4,
+        );
+        let step = summarise(facts(0, "candle", 4), &empty, StepContext::default());
+        assert_eq!(
+            (step.output_tps, step.ttft_ms.p50, step.output_tps_ci95),
+            (0.0, None, None)
+        );
+        assert!(step.verdicts.contains(&Verdict::NoSamples));
+    }
+}

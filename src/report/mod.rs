@@ -56,3 +56,64 @@ pub fn print(text: &str) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::fixture::finished_run;
+
+    #[test]
+    fn wide_table() {
+        let text = render(
+            &finished_run(),
+            Format::Table,
+            160,
+            Some(Path::new("results/20260301T123000Z-sustained-64")),
+        );
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_two_tables_that_fit() {
+        let text = render(&finished_run(), Format::Table, 90, None);
+        let tables = text
+            .lines()
+            .filter(|line| line.contains(" | ") && !line.starts_with("    "));
+        assert!(
+            tables.clone().count() > 8 && tables.clone().all(|line| line.chars().count() <= 90),
+            "{text}"
+        );
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn markdown() {
+        insta::assert_snapshot!(render(&finished_run(), Format::Markdown, 80, None));
+    }
+
+    #[test]
+    fn csv_has_a_row_per_step_and_the_keys_of_run_json() {
+        let text = render(&finished_run(), Format::Csv, 80, None);
+        let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+        let head = reader.headers().unwrap().clone();
+        assert_eq!(
+            head.iter().take(4).collect::<Vec<_>>(),
+            ["engine", "repeat", "step", "users"]
+        );
+        let column = head.iter().position(|name| name == "ttft_ms.p50").unwrap();
+        let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 4);
+        assert!(
+            rows[0][column]
+                .parse::<f64>()
+                .is_ok_and(|p50| (20.0..25.0).contains(&p50))
+        );
+    }
+
+    #[test]
+    fn json_is_the_run_and_nothing_else() {
+        let run = finished_run();
+        let value: serde_json::Value = serde_json::from_str(&render(&run, Format::Json, 80, None)).unwrap();
+        assert_eq!(value, serde_json::to_value(&run).unwrap());
+    }
+}

@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use tabled::builder::Builder;
-use tabled::settings::object::{Columns, Rows};
-use tabled::settings::{Alignment, Padding, Style};
+use tabled::settings::formatting::AlignmentStrategy;
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Style};
 
 use super::columns::{Best, Column, Part, columns};
 use super::words;
@@ -96,16 +97,11 @@ fn table(steps: &[StepResult], columns: &[Column]) -> String {
     }
     let mut table = builder.build();
     table
-        .with(Style::psql().remove_verticals())
-        .with(Padding::new(0, 1, 0, 0))
+        .with(Style::psql())
+        .with(AlignmentStrategy::PerLine)
         .modify(Columns::new(1..), Alignment::right())
-        .modify(Columns::first(), Alignment::left())
-        .modify(Rows::first(), Alignment::center_vertical());
+        .modify(Columns::first(), Alignment::left());
     format!("{table}\n")
-}
-
-fn head(column: &Column) -> String {
-    column.head.join("\n")
 }
 
 /// Steps are compared at the same load when several engines ran under it, else over the whole column.
