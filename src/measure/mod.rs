@@ -2,6 +2,8 @@
 
 mod clock;
 pub mod definition;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod histogram;
 pub mod hlog;
 mod live;

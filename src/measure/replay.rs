@@ -241,10 +241,10 @@ fn record_latencies(l: &mut Latencies, line: &RequestLine, sent: u64, n_out: u64
 
 /// A record of nothing yet.
 pub(super) fn empty_record(window: Window, users: u32) -> StepRecord {
+    // An hour at most: `saturating_record` clips at the bound, and would clip at 2 in a histogram that resizes itself.
     let histogram = || {
-        let mut h = Histogram::new(3).expect("3 significant digits are within the library's bounds");
-        h.auto(true);
-        h
+        Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
+            .expect("bounds and digits are within the library's")
     };
     StepRecord {
         window,

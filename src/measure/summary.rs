@@ -323,7 +323,7 @@ mod tests {
             [Verdict::TokensAreEvents]
         );
         assert_eq!(result(8, |_| {}).verdicts, [Verdict::FewSamples]);
-        let failed = |r: &mut StepRecord| drop(r.outcomes.insert(Outcome::Http5xx, 2));
+        let failed = |r: &mut StepRecord| *r.outcomes.entry(Outcome::Http5xx).or_default() += 2;
         assert_eq!(found(failed), [Verdict::Errors]);
     }
 

@@ -80,9 +80,9 @@ fn table(steps: &[StepResult], columns: &[Column]) -> String {
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| {
         if c.best == Best::Neither {
-            head(c)
+            c.head.join("\n")
         } else {
-            head(c) + " "
+            c.head.join(" \n") + " "
         }
     }));
     for step in steps {

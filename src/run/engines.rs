@@ -116,13 +116,15 @@ fn bring_up(
     control: &tokio::runtime::Runtime,
 ) -> anyhow::Result<Option<Running>> {
     let status = Shown::on(bench.progress);
+    let attach = recipe.kind == Kind::Attach;
+    // Cargo hears Ctrl-C itself.
+    let program = if attach { None } else { Some(engine::ensure(recipe, &status)?) };
     let ready = async {
-        if recipe.kind == Kind::Attach {
+        let Some(program) = program else {
             let url = bench.profile.url.as_deref().context("attach needs --url")?;
             let name = bench.subject.name().map(str::to_owned);
             return Ok(engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?);
-        }
-        let program = engine::ensure(recipe, &status)?;
+        };
         let settings = settings(bench, store, recipe)?;
         Ok(engine::start(recipe, &program, &settings, &status).await?)
     };
