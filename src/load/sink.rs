@@ -17,7 +17,13 @@ impl SampleSink {
     /// A sink and the end its samples come out of, with room for `capacity` of them in between.
     pub fn new(capacity: usize) -> (Self, Receiver<Sample>) {
         let (samples, receiver) = sync_channel(capacity);
-        (Self { samples, lost: Arc::default() }, receiver)
+        (
+            Self {
+                samples,
+                lost: Arc::default(),
+            },
+            receiver,
+        )
     }
 
     /// Samples that the writer had no room for. They are in the record all the same.
