@@ -17,6 +17,7 @@ use loadtest::measure::{Clock, LiveShards, Outcome, Sample, StepRecord};
 use loadtest::profile::{Extent, Length, Step, Timeouts, Warmup};
 
 const TOKENS: u32 = 200;
+const RAMP: Duration = Duration::from_millis(1010);
 
 fn body() -> String {
     format!(
@@ -118,6 +119,8 @@ fn minimal_reader(address: &str, users: usize, seconds: f64) -> (u64, Duration) 
         // SAFETY: as above.
         unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, tcp.as_raw_fd(), &mut event) };
         streams.push(tcp);
+        // Spread as the load's users are: streams in step would be read several at one wake-up.
+        std::thread::sleep(RAMP / users as u32);
     }
     let mut buffer = vec![0; 65_536];
     let mut ready = [libc::epoll_event { events: 0, u64: 0 }; 256];
@@ -158,7 +161,7 @@ fn step(address: &str, users: u32, seconds: f64, clock: Clock) -> (StepRecord, V
             isl: fixed(3),
             osl: fixed(TOKENS),
         },
-        ramp: Duration::from_secs(1),
+        ramp: RAMP,
         warmup: Warmup {
             duration: Duration::from_secs(1),
             requests_per_user: 1,

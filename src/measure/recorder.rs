@@ -321,8 +321,8 @@ impl Latencies {
             self.icl.saturating_record(gap);
             waiting += gap;
             let tokens = carried.of(index + 1);
-            if tokens > 0 {
-                self.itl.saturating_record_n(waiting / tokens, tokens);
+            if let Some(latency) = waiting.checked_div(tokens) {
+                self.itl.saturating_record_n(latency, tokens);
                 waiting = 0;
             }
         }
