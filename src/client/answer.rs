@@ -25,7 +25,10 @@ struct Seen {
 
 impl Default for Answer {
     fn default() -> Self {
-        Self { splitter: Splitter::new(MAX_EVENT), seen: Seen::default() }
+        Self {
+            splitter: Splitter::new(MAX_EVENT),
+            seen: Seen::default(),
+        }
     }
 }
 
@@ -52,7 +55,13 @@ impl Answer {
     }
 
     /// Takes bytes of the body that came at `arrival`.
-    pub fn take(&mut self, data: &[u8], arrival: Arrival, trace: &mut Trace, live: &Live) -> Result<(), Failure> {
+    pub fn take(
+        &mut self,
+        data: &[u8],
+        arrival: Arrival,
+        trace: &mut Trace,
+        live: &Live,
+    ) -> Result<(), Failure> {
         let Self { splitter, seen } = self;
         let fed = splitter.feed(data, |event| {
             if seen.failure.is_none() {
@@ -68,7 +77,10 @@ impl Answer {
     /// The body is over, since `arrival`: whether the answer is one.
     pub fn finish(&mut self, arrival: Arrival, trace: &Trace) -> Result<(), Failure> {
         if !self.is_complete() {
-            return Err(Failure::new(Outcome::Truncated, "the stream ended without `[DONE]` or a finish reason"));
+            return Err(Failure::new(
+                Outcome::Truncated,
+                "the stream ended without `[DONE]` or a finish reason",
+            ));
         }
         self.seen.done_ns.get_or_insert(arrival.at_ns);
         match trace.count() {
@@ -87,18 +99,27 @@ impl Seen {
         let chunk = match ChunkRef::parse(data) {
             Ok(chunk) => chunk,
             Err(_) if is_error => {
-                self.failure = Some(Failure::new(Outcome::ServerErrorEvent, String::from_utf8_lossy(data)));
+                self.failure = Some(Failure::new(
+                    Outcome::ServerErrorEvent,
+                    String::from_utf8_lossy(data),
+                ));
                 return;
             }
             Err(error) => {
-                let message = format!("an event is not what it should be: {error}: {}", String::from_utf8_lossy(data));
+                let message = format!(
+                    "an event is not what it should be: {error}: {}",
+                    String::from_utf8_lossy(data)
+                );
                 self.failure = Some(Failure::new(Outcome::Malformed, message));
                 return;
             }
         };
         if chunk.error.is_some() || is_error {
             let message = chunk.error.as_ref().map(|error| error.message.0.as_ref());
-            self.failure = Some(Failure::new(Outcome::ServerErrorEvent, message.unwrap_or("the server names an error")));
+            self.failure = Some(Failure::new(
+                Outcome::ServerErrorEvent,
+                message.unwrap_or("the server names an error"),
+            ));
             return;
         }
         self.finished |= chunk.finish_reason().is_some();
@@ -108,9 +129,16 @@ impl Seen {
             trace.n_out = count(usage.completion_tokens).or(trace.n_out);
         }
         if chunk.carries_output() {
-            let tokens = chunk.usage.and_then(|usage| count(usage.completion_tokens)).unwrap_or(0);
+            let tokens = chunk
+                .usage
+                .and_then(|usage| count(usage.completion_tokens))
+                .unwrap_or(0);
             let lag_ns = u32::try_from(arrival.read_ns - arrival.at_ns).unwrap_or(u32::MAX);
-            match trace.push(Event { at_ns: arrival.at_ns, lag_ns, tokens }) {
+            match trace.push(Event {
+                at_ns: arrival.at_ns,
+                lag_ns,
+                tokens,
+            }) {
                 Some(gap_ns) => live.next_event(arrival.read_ns, gap_ns),
                 None => {
                     let sent = trace.sent_ns.unwrap_or(arrival.at_ns);
@@ -126,11 +154,16 @@ impl Seen {
 
 /// A refusal in words: the message in its JSON, or else its text.
 pub(super) fn refusal_message(status: u16, body: &[u8]) -> String {
-    let said = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| {
-        let error = json.get("error").unwrap_or(&json);
-        let message = error.get("message").or_else(|| json.get("detail")).unwrap_or(error);
-        message.as_str().map(str::to_owned)
-    });
+    let said = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|json| {
+            let error = json.get("error").unwrap_or(&json);
+            let message = error
+                .get("message")
+                .or_else(|| json.get("detail"))
+                .unwrap_or(error);
+            message.as_str().map(str::to_owned)
+        });
     let said = said.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     match said.trim() {
         "" => format!("HTTP {status}"),

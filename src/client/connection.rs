@@ -24,18 +24,30 @@ impl Connection {
     /// Resolves, connects and shakes hands within `limit`.
     pub async fn open(target: &Target, clock: Clock, limit: Duration) -> Result<Self, Failure> {
         let opening = Self::open_unlimited(target, clock);
-        tokio::time::timeout(limit, opening)
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Outcome::Connect, format!("no connection within {limit:?}"))))
+        tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+            Err(Failure::new(
+                Outcome::Connect,
+                format!("no connection within {limit:?}"),
+            ))
+        })
     }
 
     async fn open_unlimited(target: &Target, clock: Clock) -> Result<Self, Failure> {
         let refused = |error: io::Error| {
-            Failure::new(Outcome::Connect, format!("connecting to {}:{}: {error}", target.host, target.port))
+            Failure::new(
+                Outcome::Connect,
+                format!("connecting to {}:{}: {error}", target.host, target.port),
+            )
         };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in lookup_host((target.host.as_str(), target.port)).await.map_err(refused)? {
-            match TcpStream::connect(address).await.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp)) {
+        for address in lookup_host((target.host.as_str(), target.port))
+            .await
+            .map_err(refused)?
+        {
+            match TcpStream::connect(address)
+                .await
+                .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
+            {
                 Ok(tcp) => return Self::secure(target, StampedTcp::new(tcp, clock)).await,
                 Err(error) => last = error,
             }
@@ -44,10 +56,15 @@ impl Connection {
     }
 
     async fn secure(target: &Target, tcp: StampedTcp) -> Result<Self, Failure> {
-        let Some((connector, name)) = &target.tls else { return Ok(Self::Plain(tcp)) };
+        let Some((connector, name)) = &target.tls else {
+            return Ok(Self::Plain(tcp));
+        };
         match connector.connect(name.clone(), tcp).await {
             Ok(stream) => Ok(Self::Tls(Box::new(stream))),
-            Err(error) => Err(Failure::new(Outcome::Tls, format!("TLS with {}: {error}", target.host))),
+            Err(error) => Err(Failure::new(
+                Outcome::Tls,
+                format!("TLS with {}: {error}", target.host),
+            )),
         }
     }
 
@@ -76,7 +93,9 @@ impl Connection {
             Self::Plain(tcp) => tcp.poll_recv(cx, buf, bite),
             Self::Tls(stream) => {
                 let mut buf = ReadBuf::new(buf);
-                Pin::new(stream).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+                Pin::new(stream)
+                    .poll_read(cx, &mut buf)
+                    .map_ok(|()| buf.filled().len())
             }
         }
     }

@@ -76,13 +76,25 @@ impl Client {
     /// # Errors
     /// If it cannot be opened in time, or the run is over.
     pub async fn open(&mut self) -> Result<(), Failure> {
-        if self.connection.as_ref().is_some_and(|connection| !connection.is_stale()) {
+        if self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| !connection.is_stale())
+        {
             return Ok(());
         }
         self.connection = None;
-        let Shared { target, timeouts, clock, cut, .. } = &self.shared;
+        let Shared {
+            target,
+            timeouts,
+            clock,
+            cut,
+            ..
+        } = &self.shared;
         let begun = clock.now_ns();
-        let opened = cut.unless_cut(self.user, Connection::open(target, *clock, timeouts.connect)).await;
+        let opened = cut
+            .unless_cut(self.user, Connection::open(target, *clock, timeouts.connect))
+            .await;
         self.connection = Some(opened.ok_or_else(Failure::cancelled)??);
         self.opened_ns = Some(clock.now_ns() - begun);
         Ok(())
@@ -97,7 +109,12 @@ impl Client {
     ///
     /// `admit` is asked with the instant of sending right before the first byte goes out; if it refuses, nothing is
     /// sent and nothing returned. After that, everything known is in `trace`.
-    pub async fn ask(&mut self, id: u64, body: &[u8], admit: impl FnOnce(u64) -> bool) -> Option<Result<(), Failure>> {
+    pub async fn ask(
+        &mut self,
+        id: u64,
+        body: &[u8],
+        admit: impl FnOnce(u64) -> bool,
+    ) -> Option<Result<(), Failure>> {
         self.trace.clear();
         self.answer.clear();
         self.shared.target.render(id, body, &mut self.request);
@@ -127,7 +144,9 @@ impl Client {
             self.connection = Some(connection);
         }
         let streamed = self.trace.count() > 0;
-        self.shared.live.request_ended(self.shared.clock.now_ns(), result.is_ok(), streamed);
+        self.shared
+            .live
+            .request_ended(self.shared.clock.now_ns(), result.is_ok(), streamed);
         Some(result)
     }
 
@@ -166,11 +185,21 @@ impl Client {
             if filled == self.buffer.len() {
                 self.buffer.resize(filled * 2, 0);
             }
-            let backlog = if filled < self.usual_head { self.usual_head - filled } else { 32 };
-            let bite = Bite { usual: self.usual_head, backlog };
+            let backlog = if filled < self.usual_head {
+                self.usual_head - filled
+            } else {
+                32
+            };
+            let bite = Bite {
+                usual: self.usual_head,
+                backlog,
+            };
             let got = self.read(connection, filled, bite, sent, None).await?;
             if got == 0 {
-                return Err(Failure::new(Outcome::Truncated, "the connection was closed before an answer"));
+                return Err(Failure::new(
+                    Outcome::Truncated,
+                    "the connection was closed before an answer",
+                ));
             }
             filled += got;
             match Head::read(&self.buffer[..filled])? {
@@ -217,20 +246,33 @@ impl Client {
             };
             if got == 0 {
                 if !body.may_end() && !self.answer.is_complete() {
-                    return Err(Failure::new(Outcome::Truncated, "the connection ended in the middle of the stream"));
+                    return Err(Failure::new(
+                        Outcome::Truncated,
+                        "the connection ended in the middle of the stream",
+                    ));
                 }
-                return self.answer.finish(connection.last_arrival(), &self.trace).map(|()| false);
+                return self
+                    .answer
+                    .finish(connection.last_arrival(), &self.trace)
+                    .map(|()| false);
             }
             bytes = 0..got;
         }
     }
 
     /// Takes the events out of what was read. Says whether the body is over.
-    fn decode(&mut self, body: &mut Body, bytes: std::ops::Range<usize>, arrival: Arrival) -> Result<bool, Failure> {
+    fn decode(
+        &mut self,
+        body: &mut Body,
+        bytes: std::ops::Range<usize>,
+        arrival: Arrival,
+    ) -> Result<bool, Failure> {
         let mut input = &self.buffer[bytes];
         let over = loop {
             match body.next(&mut input)? {
-                Piece::Data(data) => self.answer.take(data, arrival, &mut self.trace, &self.shared.live)?,
+                Piece::Data(data) => self
+                    .answer
+                    .take(data, arrival, &mut self.trace, &self.shared.live)?,
                 Piece::More => break false,
                 Piece::End => break true,
             }
@@ -248,7 +290,13 @@ impl Client {
     }
 
     /// The failure that an answer other than an event stream stands for.
-    async fn refusal(&mut self, connection: &mut Connection, sent: u64, head: &Head, filled: usize) -> Failure {
+    async fn refusal(
+        &mut self,
+        connection: &mut Connection,
+        sent: u64,
+        head: &Head,
+        filled: usize,
+    ) -> Failure {
         let outcome = match head.status {
             429 => Outcome::Http429,
             400..=499 => Outcome::Http4xx,
@@ -312,7 +360,10 @@ impl Client {
         match read {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-            Ok(Err(error)) => Err(Failure::new(Outcome::Truncated, format!("the connection broke: {error}"))),
+            Ok(Err(error)) => Err(Failure::new(
+                Outcome::Truncated,
+                format!("the connection broke: {error}"),
+            )),
             Err(None) => Err(Failure::cancelled()),
             Err(Some(())) => Err(self.deadline_ns(sent, last).1),
         }
@@ -326,19 +377,46 @@ impl Client {
     /// The next deadline of a request sent at `sent` whose latest bytes after its first output came at `last`, and
     /// what it means to miss it.
     fn deadline_ns(&self, sent: u64, last: Option<u64>) -> (u64, Failure) {
-        let Timeouts { first_token, stall, total, .. } = self.shared.timeouts;
+        let Timeouts {
+            first_token,
+            stall,
+            total,
+            ..
+        } = self.shared.timeouts;
         let nanos = |limit: Duration| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         let total_at = sent.saturating_add(nanos(total));
         // A complete answer need not be waited on for long: only its framing is missing.
-        let stall = if self.answer.is_done() { stall.min(Duration::from_millis(250)) } else { stall };
+        let stall = if self.answer.is_done() {
+            stall.min(Duration::from_millis(250))
+        } else {
+            stall
+        };
         let (stage_at, outcome, limit) = match last {
-            None => (sent.saturating_add(nanos(first_token)), Outcome::TimeoutFirst, first_token),
+            None => (
+                sent.saturating_add(nanos(first_token)),
+                Outcome::TimeoutFirst,
+                first_token,
+            ),
             Some(last) => (last.saturating_add(nanos(stall)), Outcome::Stalled, stall),
         };
         if total_at <= stage_at {
-            return (total_at, Failure { outcome: Outcome::TimeoutTotal, limit: Some(total), message: None });
+            return (
+                total_at,
+                Failure {
+                    outcome: Outcome::TimeoutTotal,
+                    limit: Some(total),
+                    message: None,
+                },
+            );
         }
-        (stage_at, Failure { outcome, limit: Some(limit), message: None })
+        (
+            stage_at,
+            Failure {
+                outcome,
+                limit: Some(limit),
+                message: None,
+            },
+        )
     }
 }
 

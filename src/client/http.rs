@@ -47,7 +47,11 @@ impl Head {
         let mut headers = [httparse::EMPTY_HEADER; 100];
         let mut response = httparse::Response::new(&mut headers);
         let httparse::Status::Complete(len) = response.parse(bytes)? else {
-            return if bytes.len() > MAX_HEAD { Err(HttpError::HeadTooLong(MAX_HEAD)) } else { Ok(None) };
+            return if bytes.len() > MAX_HEAD {
+                Err(HttpError::HeadTooLong(MAX_HEAD))
+            } else {
+                Ok(None)
+            };
         };
         let status = response.code.unwrap_or_default();
         let mut head = Self {
@@ -63,7 +67,9 @@ impl Head {
             let value = header.value.trim_ascii();
             match header.name {
                 name if name.eq_ignore_ascii_case("content-length") => {
-                    let digits = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                    let digits = std::str::from_utf8(value)
+                        .ok()
+                        .and_then(|digits| digits.parse().ok());
                     length = Some(digits.ok_or(HttpError::Framing("Content-Length"))?);
                 }
                 name if name.eq_ignore_ascii_case("transfer-encoding") => {
@@ -96,7 +102,11 @@ impl Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In a chunk's size line: the size so far, digits seen, and whether an extension has begun.
-    Size { size: u64, digits: u8, extension: bool },
+    Size {
+        size: u64,
+        digits: u8,
+        extension: bool,
+    },
     /// In a chunk's data.
     Data(u64),
     /// After a chunk's data, before its line end.
@@ -118,7 +128,11 @@ pub struct Body {
     before: usize,
 }
 
-const SIZE: State = State::Size { size: 0, digits: 0, extension: false };
+const SIZE: State = State::Size {
+    size: 0,
+    digits: 0,
+    extension: false,
+};
 
 /// An element of a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,7 +147,11 @@ pub enum Piece<'a> {
 
 impl Body {
     fn new(state: State) -> Self {
-        Self { state, wire: 0, before: 0 }
+        Self {
+            state,
+            wire: 0,
+            before: 0,
+        }
     }
 
     /// A chunked body.
@@ -143,7 +161,11 @@ impl Body {
 
     /// A body of `length` bytes.
     pub fn sized(length: u64) -> Self {
-        Self::new(if length == 0 { State::Done } else { State::Sized(length) })
+        Self::new(if length == 0 {
+            State::Done
+        } else {
+            State::Sized(length)
+        })
     }
 
     /// A body that ends with its connection.
@@ -183,17 +205,27 @@ impl Body {
             if self.state == State::Done {
                 return Ok(Piece::End);
             }
-            let Some(&byte) = input.first() else { return Ok(Piece::More) };
+            let Some(&byte) = input.first() else {
+                return Ok(Piece::More);
+            };
             match self.state {
                 State::Data(left) => {
                     let (data, left) = split(input, left);
                     self.wire += data.len();
-                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    self.state = if left == 0 {
+                        State::DataEnd
+                    } else {
+                        State::Data(left)
+                    };
                     return Ok(Piece::Data(data));
                 }
                 State::Sized(left) => {
                     let (data, left) = split(input, left);
-                    self.state = if left == 0 { State::Done } else { State::Sized(left) };
+                    self.state = if left == 0 {
+                        State::Done
+                    } else {
+                        State::Sized(left)
+                    };
                     return Ok(Piece::Data(data));
                 }
                 State::UntilClose => return Ok(Piece::Data(std::mem::take(input))),
@@ -213,15 +245,26 @@ impl Body {
             (State::Size { size: 0, .. }, b'\n') => State::Trailer(0),
             (State::Size { size, .. }, b'\n') => State::Data(size),
             (State::Size { extension: true, .. }, _) => self.state,
-            (State::Size { size, digits: 1.., .. }, b';' | b' ' | b'\t' | b'\r') => {
-                State::Size { size, digits: 1, extension: true }
-            }
+            (
+                State::Size {
+                    size, digits: 1.., ..
+                },
+                b';' | b' ' | b'\t' | b'\r',
+            ) => State::Size {
+                size,
+                digits: 1,
+                extension: true,
+            },
             (State::Size { size, digits, .. }, _) => {
                 let digit = (byte as char).to_digit(16).ok_or(HttpError::Chunk)?;
                 if digits == 15 {
                     return Err(HttpError::Chunk);
                 }
-                State::Size { size: size * 16 + u64::from(digit), digits: digits + 1, extension: false }
+                State::Size {
+                    size: size * 16 + u64::from(digit),
+                    digits: digits + 1,
+                    extension: false,
+                }
             }
             (State::DataEnd, b'\r') => State::DataEnd,
             (State::DataEnd, b'\n') => {
@@ -281,24 +324,37 @@ mod tests {
     fn heads() {
         let bytes = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\nrest";
         let head = Head::read(bytes).expect("valid").expect("complete");
-        assert_eq!((head.status, head.event_stream, head.keep_alive), (200, Some(true), true));
+        assert_eq!(
+            (head.status, head.event_stream, head.keep_alive),
+            (200, Some(true), true)
+        );
         assert_eq!(head.body, Body::chunked());
         assert_eq!(&bytes[head.len..], b"rest");
         assert_eq!(Head::read(&bytes[..40]), Ok(None));
 
         let close = Head::read(b"HTTP/1.1 500 Oh\r\nconnection: close\r\ncontent-length: 3\r\n\r\n");
         let close = close.expect("valid").expect("complete");
-        assert_eq!((close.status, close.keep_alive, close.body), (500, false, Body::sized(3)));
+        assert_eq!(
+            (close.status, close.keep_alive, close.body),
+            (500, false, Body::sized(3))
+        );
         assert!(Head::read(b"SSH-2.0-OpenSSH\r\n").is_err());
         let coded = b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n";
         assert_eq!(Head::read(coded), Err(HttpError::Framing("Transfer-Encoding")));
-        assert_eq!(Head::read(&[&b"HTTP/1.1 200 OK\r\na: "[..], &[b'x'; MAX_HEAD]].concat()), Err(HttpError::HeadTooLong(MAX_HEAD)));
+        assert_eq!(
+            Head::read(&[&b"HTTP/1.1 200 OK\r\na: "[..], &[b'x'; MAX_HEAD]].concat()),
+            Err(HttpError::HeadTooLong(MAX_HEAD))
+        );
     }
 
     #[test]
     fn broken_chunks_are_refused() {
         for wire in ["\r\n", "x\r\n", "1\r\nab", "ffffffffffffffffff\r\n"] {
-            assert_eq!(decode(Body::chunked(), &[wire.as_bytes()]), Err(HttpError::Chunk), "{wire:?}");
+            assert_eq!(
+                decode(Body::chunked(), &[wire.as_bytes()]),
+                Err(HttpError::Chunk),
+                "{wire:?}"
+            );
         }
     }
 

@@ -33,7 +33,11 @@ const MAX_MESSAGE: usize = 300;
 impl Failure {
     fn new(outcome: Outcome, message: impl AsRef<str>) -> Self {
         let message = message.as_ref().chars().take(MAX_MESSAGE).collect();
-        Self { outcome, limit: None, message: Some(message) }
+        Self {
+            outcome,
+            limit: None,
+            message: Some(message),
+        }
     }
 
     fn cancelled() -> Self {

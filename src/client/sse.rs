@@ -96,7 +96,12 @@ impl Splitter {
         self.check()
     }
 
-    fn take_line<'a>(&mut self, line: &'a [u8], whole: &mut Option<&'a [u8]>, each: &mut impl FnMut(Event<'_>)) {
+    fn take_line<'a>(
+        &mut self,
+        line: &'a [u8],
+        whole: &mut Option<&'a [u8]>,
+        each: &mut impl FnMut(Event<'_>),
+    ) {
         let line = match std::mem::take(&mut self.first_line) {
             true => line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line),
             false => line,
@@ -121,7 +126,10 @@ impl Splitter {
         if let Some(data) = whole {
             each(Event { data, is_error });
         } else if std::mem::take(&mut self.has_data) {
-            each(Event { data: &self.data, is_error });
+            each(Event {
+                data: &self.data,
+                is_error,
+            });
             self.data.clear();
         }
     }
@@ -138,7 +146,11 @@ impl Splitter {
 
     fn check(&self) -> Result<(), TooLong> {
         let limit = self.limit;
-        if self.line.len() + self.data.len() > limit { Err(TooLong { limit }) } else { Ok(()) }
+        if self.line.len() + self.data.len() > limit {
+            Err(TooLong { limit })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -179,8 +191,14 @@ mod tests {
 
     #[test]
     fn line_ends_comments_and_fields() {
-        assert_eq!(data("data: a\n\ndata: b\r\n\r\ndata: c\r\rdata:d\n\n"), ["a", "b", "c", "d"]);
-        assert_eq!(data(": ping\n\nid: 7\nretry: 3\ndata: a\nunknown\n\n: x\n\n"), ["a"]);
+        assert_eq!(
+            data("data: a\n\ndata: b\r\n\r\ndata: c\r\rdata:d\n\n"),
+            ["a", "b", "c", "d"]
+        );
+        assert_eq!(
+            data(": ping\n\nid: 7\nretry: 3\ndata: a\nunknown\n\n: x\n\n"),
+            ["a"]
+        );
         assert_eq!(data("data: one\ndata:  two\ndata\n\n"), ["one\n two\n"]);
         assert_eq!(data("\u{feff}data: a\n\n\u{feff}data: b\n\n"), ["a"]);
         assert_eq!(data("data: cut short\n"), [""; 0]);
@@ -190,7 +208,10 @@ mod tests {
     #[test]
     fn an_error_is_named() {
         let stream = b"event: error\ndata: no\n\nevent: message\ndata: yes\n\n";
-        assert_eq!(events(&[stream]), [(b"no".to_vec(), true), (b"yes".to_vec(), false)]);
+        assert_eq!(
+            events(&[stream]),
+            [(b"no".to_vec(), true), (b"yes".to_vec(), false)]
+        );
     }
 
     #[test]
@@ -204,9 +225,19 @@ mod tests {
 
     fn stream() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            Just("data: "), Just("data:"), Just("event: error"), Just("\n"), Just("\r"), Just("\r\n"),
-            Just("\n\n"), Just("\r\n\r\n"), Just(": comment"), Just("{\"a\": \"é😀\"}"), Just("[DONE]"),
-            Just("\u{feff}"), Just("x"),
+            Just("data: "),
+            Just("data:"),
+            Just("event: error"),
+            Just("\n"),
+            Just("\r"),
+            Just("\r\n"),
+            Just("\n\n"),
+            Just("\r\n\r\n"),
+            Just(": comment"),
+            Just("{\"a\": \"é😀\"}"),
+            Just("[DONE]"),
+            Just("\u{feff}"),
+            Just("x"),
         ];
         prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat().into_bytes())
     }

@@ -89,7 +89,8 @@ impl StampedTcp {
                 received = Some(got);
                 // Nothing is left, so readiness is over: saying so saves the read that would only find that out.
                 // What arrives from here on raises readiness anew.
-                let drained = got.bytes > 0 && (got.bytes >= pending || got.bytes < limit) && got.bytes < buf.len();
+                let drained =
+                    got.bytes > 0 && (got.bytes >= pending || got.bytes < limit) && got.bytes < buf.len();
                 if drained {
                     recv::acknowledge_read(&self.tcp);
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -131,7 +132,10 @@ struct Records {
 impl Records {
     fn bite(&self) -> Bite {
         let backlog = if self.left > 0 { self.left } else { 5 - self.seen };
-        Bite { usual: self.longest, backlog }
+        Bite {
+            usual: self.longest,
+            backlog,
+        }
     }
 
     fn follow(&mut self, mut bytes: &[u8]) {
@@ -200,7 +204,11 @@ mod tests {
         for step in 1..=stream.len() {
             let mut records = Records::default();
             stream.chunks(step).for_each(|piece| records.follow(piece));
-            assert_eq!((records.left, records.seen, records.longest), (0, 0, 12), "pieces of {step}");
+            assert_eq!(
+                (records.left, records.seen, records.longest),
+                (0, 0, 12),
+                "pieces of {step}"
+            );
         }
     }
 
@@ -212,7 +220,9 @@ mod tests {
         const EVENTS: usize = 10;
         let clock = Clock::start();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("listening");
+        let client = TcpStream::connect(listener.local_addr().expect("bound"))
+            .await
+            .expect("listening");
         let (mut server, _) = listener.accept().await.expect("connected");
         server.set_nodelay(true).expect("a TCP socket");
         let mut client = StampedTcp::new(client, clock);
@@ -225,17 +235,26 @@ mod tests {
             sent.push(clock.now_ns());
         }
         let mut buf = [0; 4096];
-        let bite = Bite { usual: 250, backlog: 250 };
+        let bite = Bite {
+            usual: 250,
+            backlog: 250,
+        };
         // Segments keep apart for 40 ms; on a machine that took longer, nothing can be said.
         if sent[EVENTS - 1] - sent[0] > 35_000_000 {
             return;
         }
         for (index, sent) in sent.into_iter().enumerate() {
-            let bytes = poll_fn(|cx| client.poll_recv(cx, &mut buf, bite)).await.expect("connected");
+            let bytes = poll_fn(|cx| client.poll_recv(cx, &mut buf, bite))
+                .await
+                .expect("connected");
             let Arrival { at_ns, read_ns } = client.last_arrival();
             assert_eq!(bytes, 250, "event {index}");
             // The stamp is taken while the write is under way, and the next write came 2 ms later.
-            assert!(at_ns <= sent, "event {index} arrived {} ns after its write", at_ns.saturating_sub(sent));
+            assert!(
+                at_ns <= sent,
+                "event {index} arrived {} ns after its write",
+                at_ns.saturating_sub(sent)
+            );
             assert!(read_ns >= at_ns);
             assert!(index == 0 || at_ns > 0);
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use rustls_platform_verifier::BuilderVerifierExt;
-use tokio_rustls::TlsConnector;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, crypto};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio_rustls::TlsConnector;
 
 /// Why an address cannot be a target.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,12 @@ impl Target {
     ///
     /// # Errors
     /// If `base` is no http or https URL, a header holds a line end, or TLS cannot be set up.
-    pub fn new(base: &str, path: &str, api_key: Option<&str>, headers: &[(String, String)]) -> Result<Self, TargetError> {
+    pub fn new(
+        base: &str,
+        path: &str,
+        api_key: Option<&str>,
+        headers: &[(String, String)],
+    ) -> Result<Self, TargetError> {
         let invalid = || TargetError::Url { url: base.to_owned() };
         let url = reqwest::Url::parse(base).map_err(|_| invalid())?;
         let host = url.host_str().ok_or_else(invalid)?.to_owned();
@@ -67,13 +72,20 @@ impl Target {
         let key = api_key.map(|key| ("Authorization".to_owned(), format!("Bearer {key}")));
         for (name, value) in headers.iter().chain(&key) {
             let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-            let valid = !name.is_empty() && name.bytes().all(token) && !value.bytes().any(|byte| byte < 32 || byte == 127);
+            let valid = !name.is_empty()
+                && name.bytes().all(token)
+                && !value.bytes().any(|byte| byte < 32 || byte == 127);
             if !valid {
                 return Err(TargetError::Header { name: name.clone() });
             }
             head += &format!("{name}: {value}\r\n");
         }
-        Ok(Self { host: address, port, tls, head })
+        Ok(Self {
+            host: address,
+            port,
+            tls,
+            head,
+        })
     }
 
     /// Replaces how servers are trusted; for a private certificate authority.
@@ -88,7 +100,11 @@ impl Target {
         out.clear();
         out.extend_from_slice(self.head.as_bytes());
         // Writing to a Vec cannot fail.
-        let _ = write!(out, "X-Request-Id: {id}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let _ = write!(
+            out,
+            "X-Request-Id: {id}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         out.extend_from_slice(body);
     }
 }
@@ -96,7 +112,10 @@ impl Target {
 /// TLS that trusts what the machine trusts. The provider is named because the process holds two of them.
 fn platform_tls() -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
-    Ok(builder.with_safe_default_protocol_versions()?.with_platform_verifier()?.with_no_client_auth())
+    Ok(builder
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth())
 }
 
 #[cfg(test)]
@@ -106,22 +125,42 @@ mod tests {
     #[test]
     fn a_request_in_full() {
         let headers = [("X-Team".to_owned(), "a b".to_owned())];
-        let target = Target::new("http://localhost:8000/base/", "/v1/chat/completions", Some("k"), &headers);
+        let target = Target::new(
+            "http://localhost:8000/base/",
+            "/v1/chat/completions",
+            Some("k"),
+            &headers,
+        );
         let mut out = vec![1];
         target.expect("a valid address").render(7, b"{}", &mut out);
         let text = String::from_utf8(out).expect("all of it is text");
-        assert!(text.starts_with("POST /base/v1/chat/completions HTTP/1.1\r\nHost: localhost:8000\r\n"), "{text}");
-        assert!(text.contains("X-Team: a b\r\nAuthorization: Bearer k\r\n"), "{text}");
-        assert!(text.ends_with("X-Request-Id: 7\r\nContent-Length: 2\r\n\r\n{}"), "{text}");
+        assert!(
+            text.starts_with("POST /base/v1/chat/completions HTTP/1.1\r\nHost: localhost:8000\r\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("X-Team: a b\r\nAuthorization: Bearer k\r\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("X-Request-Id: 7\r\nContent-Length: 2\r\n\r\n{}"),
+            "{text}"
+        );
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
         for base in ["localhost:8000", "ftp://host", "http://", "nothing"] {
-            assert!(matches!(Target::new(base, "/", None, &[]), Err(TargetError::Url { .. })), "{base}");
+            assert!(
+                matches!(Target::new(base, "/", None, &[]), Err(TargetError::Url { .. })),
+                "{base}"
+            );
         }
         let broken = [("X-A".to_owned(), "a\r\nX-B: c".to_owned())];
-        assert!(matches!(Target::new("http://h", "/", None, &broken), Err(TargetError::Header { .. })));
+        assert!(matches!(
+            Target::new("http://h", "/", None, &broken),
+            Err(TargetError::Header { .. })
+        ));
     }
 
     #[test]

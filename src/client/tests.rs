@@ -31,7 +31,9 @@ fn event(json: &str) -> String {
 }
 
 fn token(text: &str) -> String {
-    event(&format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#))
+    event(&format!(
+        r#"{{"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#
+    ))
 }
 
 fn finish() -> String {
@@ -39,7 +41,9 @@ fn finish() -> String {
 }
 
 fn usage(n_in: u32, n_out: u32) -> String {
-    event(&format!(r#"{{"choices":[],"usage":{{"prompt_tokens":{n_in},"completion_tokens":{n_out}}}}}"#))
+    event(&format!(
+        r#"{{"choices":[],"usage":{{"prompt_tokens":{n_in},"completion_tokens":{n_out}}}}}"#
+    ))
 }
 
 fn whole() -> String {
@@ -102,10 +106,21 @@ impl Bench {
     fn for_address(address: String, timeouts: Timeouts) -> Self {
         let live = LiveShards::new(1).shard(0);
         let cut = Arc::new(Cut::new(1));
-        let target = Target::new(&format!("http://{address}"), "/v1/chat/completions", None, &[]).expect("valid");
+        let target =
+            Target::new(&format!("http://{address}"), "/v1/chat/completions", None, &[]).expect("valid");
         let clock = Clock::start();
-        let shared = Shared { target: Arc::new(target), timeouts, clock, cut: cut.clone(), live: live.clone() };
-        Self { client: Client::new(shared, 0), live, cut }
+        let shared = Shared {
+            target: Arc::new(target),
+            timeouts,
+            clock,
+            cut: cut.clone(),
+            live: live.clone(),
+        };
+        Self {
+            client: Client::new(shared, 0),
+            live,
+            cut,
+        }
     }
 
     async fn with(scripts: Vec<(Vec<Play>, bool)>, timeouts: Timeouts) -> Self {
@@ -136,18 +151,41 @@ async fn a_good_answer() {
     let (result, bench) = outcome(vec![Play::Send(text)], false).await;
     assert_eq!(result, Ok(()));
     let trace = &bench.client.trace;
-    assert_eq!((trace.count(), trace.n_in, trace.n_out, trace.status), (2, Some(7), Some(3), Some(200)));
-    let instants = [trace.sent_ns, trace.headers_ns, trace.first_ns(), trace.last_ns(), trace.end_ns];
-    assert!(instants.iter().all(Option::is_some) && instants.is_sorted(), "{instants:?}");
+    assert_eq!(
+        (trace.count(), trace.n_in, trace.n_out, trace.status),
+        (2, Some(7), Some(3), Some(200))
+    );
+    let instants = [
+        trace.sent_ns,
+        trace.headers_ns,
+        trace.first_ns(),
+        trace.last_ns(),
+        trace.end_ns,
+    ];
+    assert!(
+        instants.iter().all(Option::is_some) && instants.is_sorted(),
+        "{instants:?}"
+    );
     assert!(trace.connect_ns.is_some());
 }
 
 #[tokio::test]
 async fn any_cut_of_the_bytes_gives_the_same_answer() {
     let text = whole();
-    for cut in [1, HEAD.len() - 1, HEAD.len() + 1, HEAD.len() + 20, text.len() - END.len() - 1, text.len() - 2] {
+    for cut in [
+        1,
+        HEAD.len() - 1,
+        HEAD.len() + 1,
+        HEAD.len() + 20,
+        text.len() - END.len() - 1,
+        text.len() - 2,
+    ] {
         let (before, after) = text.split_at(cut);
-        let script = vec![Play::Send(before.to_owned()), Play::Wait(20), Play::Send(after.to_owned())];
+        let script = vec![
+            Play::Send(before.to_owned()),
+            Play::Wait(20),
+            Play::Send(after.to_owned()),
+        ];
         let (result, bench) = outcome(script, false).await;
         assert_eq!((result, bench.client.trace.count()), (Ok(()), 2), "cut at {cut}");
     }
@@ -155,39 +193,76 @@ async fn any_cut_of_the_bytes_gives_the_same_answer() {
 
 #[tokio::test]
 async fn an_end_without_done() {
-    assert_eq!(outcome_of([HEAD, &token("a"), &finish(), END].concat()).await, Ok(()));
-    assert_eq!(outcome_of([HEAD, &token("a"), END].concat()).await, Err(Outcome::Truncated));
-    assert_eq!(outcome_of([HEAD, &token("a"), &finish()].concat()).await, Ok(()), "nothing but framing is missing");
+    assert_eq!(
+        outcome_of([HEAD, &token("a"), &finish(), END].concat()).await,
+        Ok(())
+    );
+    assert_eq!(
+        outcome_of([HEAD, &token("a"), END].concat()).await,
+        Err(Outcome::Truncated)
+    );
+    assert_eq!(
+        outcome_of([HEAD, &token("a"), &finish()].concat()).await,
+        Ok(()),
+        "nothing but framing is missing"
+    );
     let until_close = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
     let data = r#"data: {"choices":[{"delta":{"content":"a"}}]}"#;
-    assert_eq!(outcome_of(format!("{until_close}{data}\n\ndata: [DONE]\n\n")).await, Ok(()));
-    assert_eq!(outcome_of(format!("{until_close}{data}\n\n")).await, Err(Outcome::Truncated));
+    assert_eq!(
+        outcome_of(format!("{until_close}{data}\n\ndata: [DONE]\n\n")).await,
+        Ok(())
+    );
+    assert_eq!(
+        outcome_of(format!("{until_close}{data}\n\n")).await,
+        Err(Outcome::Truncated)
+    );
 }
 
 #[tokio::test]
 async fn done_without_an_end_of_the_body() {
-    let script = vec![Play::Send([HEAD, &token("a"), &event("[DONE]")].concat()), Play::Hang];
+    let script = vec![
+        Play::Send([HEAD, &token("a"), &event("[DONE]")].concat()),
+        Play::Hang,
+    ];
     assert_eq!(outcome(script, false).await.0, Ok(()));
 }
 
 #[tokio::test]
 async fn answers_that_are_no_stream() {
     let answer = |status: &str, kind: &str, body: &str| {
-        format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
     };
     let error = r#"{"error":{"message":"no such model","type":"x"}}"#;
     for (text, expected) in [
-        (answer("404 Not Found", "application/json", error), Outcome::Http4xx),
+        (
+            answer("404 Not Found", "application/json", error),
+            Outcome::Http4xx,
+        ),
         (answer("401 Unauthorized", "text/plain", ""), Outcome::Http4xx),
-        (answer("429 Too Many Requests", "application/json", error), Outcome::Http429),
-        (answer("503 Service Unavailable", "text/html", "<html>"), Outcome::Http5xx),
+        (
+            answer("429 Too Many Requests", "application/json", error),
+            Outcome::Http429,
+        ),
+        (
+            answer("503 Service Unavailable", "text/html", "<html>"),
+            Outcome::Http5xx,
+        ),
         (answer("302 Found", "text/html", ""), Outcome::Malformed),
-        (answer("200 OK", "text/html", "<html>hello</html>"), Outcome::Malformed),
+        (
+            answer("200 OK", "text/html", "<html>hello</html>"),
+            Outcome::Malformed,
+        ),
         ("SSH-2.0-OpenSSH_9.6\r\n".to_owned(), Outcome::Malformed),
         ([HEAD, "zz\r\n"].concat(), Outcome::Malformed),
         ([HEAD, &event("{half")].concat(), Outcome::Malformed),
         ([HEAD, &event(error), END].concat(), Outcome::ServerErrorEvent),
-        ([HEAD, &chunk("event: error\ndata: out of memory\n\n")].concat(), Outcome::ServerErrorEvent),
+        (
+            [HEAD, &chunk("event: error\ndata: out of memory\n\n")].concat(),
+            Outcome::ServerErrorEvent,
+        ),
         ([HEAD, &finish(), &event("[DONE]"), END].concat(), Outcome::Empty),
         ([HEAD, &token("a"), "40\r\ndata: {"].concat(), Outcome::Truncated),
         (HEAD[..30].to_owned(), Outcome::Truncated),
@@ -202,8 +277,17 @@ async fn the_servers_words_are_kept() {
     let body = format!(r#"{{"error":{{"message":"no: {}"}}}}"#, "x".repeat(1000));
     let text = format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let mut bench = Bench::with(vec![(vec![Play::Send(text)], false)], timeouts()).await;
-    let failure = bench.client.ask(1, b"{}", |_| true).await.expect("admitted").expect_err("a 400");
-    assert!(failure.message().starts_with("HTTP 400: no: xxx"), "{}", failure.message());
+    let failure = bench
+        .client
+        .ask(1, b"{}", |_| true)
+        .await
+        .expect("admitted")
+        .expect_err("a 400");
+    assert!(
+        failure.message().starts_with("HTTP 400: no: xxx"),
+        "{}",
+        failure.message()
+    );
     assert_eq!(failure.message().len(), MAX_MESSAGE);
 }
 
@@ -214,7 +298,10 @@ async fn nobody_listens() {
     drop(listener);
     let mut bench = Bench::for_address(address, timeouts());
     assert_eq!(bench.ask().await, Err(Outcome::Connect));
-    assert_eq!((bench.client.trace.sent_ns, bench.client.trace.end_ns.is_some()), (None, true));
+    assert_eq!(
+        (bench.client.trace.sent_ns, bench.client.trace.end_ns.is_some()),
+        (None, true)
+    );
 }
 
 /// Each limit alone is short; the server is silent for as long as it takes.
@@ -223,15 +310,41 @@ async fn every_silence_ends_by_its_own_timeout() {
     let short = Duration::from_millis(60);
     let all = timeouts();
     for (script, limits, expected) in [
-        (vec![Play::Hang], Timeouts { first_token: short, ..all }, Outcome::TimeoutFirst),
-        (vec![Play::Send(HEAD.into()), Play::Hang], Timeouts { first_token: short, ..all }, Outcome::TimeoutFirst),
-        (vec![Play::Send([HEAD, &token("a")].concat()), Play::Hang], Timeouts { stall: short, ..all }, Outcome::Stalled),
-        (vec![Play::Send([HEAD, &token("a")].concat()), Play::Hang], Timeouts { total: short, ..all }, Outcome::TimeoutTotal),
+        (
+            vec![Play::Hang],
+            Timeouts {
+                first_token: short,
+                ..all
+            },
+            Outcome::TimeoutFirst,
+        ),
+        (
+            vec![Play::Send(HEAD.into()), Play::Hang],
+            Timeouts {
+                first_token: short,
+                ..all
+            },
+            Outcome::TimeoutFirst,
+        ),
+        (
+            vec![Play::Send([HEAD, &token("a")].concat()), Play::Hang],
+            Timeouts { stall: short, ..all },
+            Outcome::Stalled,
+        ),
+        (
+            vec![Play::Send([HEAD, &token("a")].concat()), Play::Hang],
+            Timeouts { total: short, ..all },
+            Outcome::TimeoutTotal,
+        ),
     ] {
         let mut bench = Bench::with(vec![(script, false)], limits).await;
         let begun = std::time::Instant::now();
         assert_eq!(bench.ask().await, Err(expected));
-        assert!(begun.elapsed() >= short, "{expected:?} after {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() >= short,
+            "{expected:?} after {:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -242,7 +355,10 @@ async fn a_slow_stream_is_not_a_stalled_one() {
         script.extend([Play::Send(token("a")), Play::Wait(100)]);
     }
     script.push(Play::Send([finish(), event("[DONE]"), END.into()].concat()));
-    let limits = Timeouts { stall: Duration::from_millis(400), ..timeouts() };
+    let limits = Timeouts {
+        stall: Duration::from_millis(400),
+        ..timeouts()
+    };
     let mut bench = Bench::with(vec![(script, false)], limits).await;
     assert_eq!(bench.ask().await, Ok(()));
     assert_eq!(bench.client.trace.count(), 6);

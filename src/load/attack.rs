@@ -45,7 +45,10 @@ pub(super) async fn run(shard: Arc<Shard>, users: u32, ramp: Duration) -> Result
             let (shard, seats) = (shard.clone(), seats.clone());
             Box::pin(async move {
                 let user = User::start(shard, seats.fetch_add(1, SeqCst)).await;
-                goose_user.set_session_data(Session::new(Mutex::new(Seat { user, untold: Vec::new() })));
+                goose_user.set_session_data(Session::new(Mutex::new(Seat {
+                    user,
+                    untold: Vec::new(),
+                })));
                 Ok(())
             })
         }
@@ -70,7 +73,9 @@ pub(super) async fn run(shard: Arc<Shard>, users: u32, ramp: Duration) -> Result
 
 fn transaction<F>(function: F) -> TransactionFunction
 where
-    F: for<'r> Fn(&'r mut GooseUser) -> std::pin::Pin<Box<dyn Future<Output = TransactionResult> + Send + 'r>>
+    F: for<'r> Fn(
+            &'r mut GooseUser,
+        ) -> std::pin::Pin<Box<dyn Future<Output = TransactionResult> + Send + 'r>>
         + Send
         + Sync
         + 'static,
@@ -79,7 +84,11 @@ where
 }
 
 fn configuration(users: u32, ramp: Duration) -> GooseConfiguration {
-    let rate = if ramp.is_zero() { 1e5 } else { f64::from(users) / ramp.as_secs_f64() };
+    let rate = if ramp.is_zero() {
+        1e5
+    } else {
+        f64::from(users) / ramp.as_secs_f64()
+    };
     let mut configuration = GooseConfiguration::default();
     // Not asked: goose only insists on having one.
     configuration.host = Some("http://localhost".into());
@@ -116,7 +125,9 @@ async fn ask(shard: &Shard, goose_user: &mut GooseUser) -> TransactionResult {
 }
 
 async fn tell_all(goose_user: &mut GooseUser) -> TransactionResult {
-    let Some(session) = goose_user.get_session_data::<Session>().cloned() else { return Ok(()) };
+    let Some(session) = goose_user.get_session_data::<Session>().cloned() else {
+        return Ok(());
+    };
     let mut seat = session.lock().await;
     tell(&mut seat.untold, goose_user).await
 }
@@ -124,7 +135,9 @@ async fn tell_all(goose_user: &mut GooseUser) -> TransactionResult {
 async fn tell(untold: &mut Vec<Ended>, goose_user: &mut GooseUser) -> TransactionResult {
     for Ended { took, ok, status } in untold.drain(..) {
         let error = (!ok).then_some("failed");
-        goose_user.record_custom_request_duration(METHOD, NAME, took, ok, status, error).await?;
+        goose_user
+            .record_custom_request_duration(METHOD, NAME, took, ok, status, error)
+            .await?;
     }
     Ok(())
 }

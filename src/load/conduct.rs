@@ -108,7 +108,14 @@ pub fn run_step(load: StepLoad) -> Result<StepRecord, LoadError> {
     let mut first_user = 0;
     for index in 0..shards {
         let share = users / shards + u32::from(index < users % shards);
-        running.push(start_shard(&load, &control, index as usize, first_user, share, started_ns)?);
+        running.push(start_shard(
+            &load,
+            &control,
+            index as usize,
+            first_user,
+            share,
+            started_ns,
+        )?);
         first_user += share;
     }
     let mut timeline = Timeline::new(started_ns);
@@ -142,12 +149,19 @@ fn start_shard(
         backoff: load.backoff,
         first_user,
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (own, ramp) = (shard.clone(), load.ramp);
-    let thread = thread::Builder::new().name(format!("load-{index}")).spawn(move || {
-        let attacked = runtime.block_on(attack::run(own, users, ramp));
-        attacked.map_err(|source| LoadError::Goose { users, source: Box::new(source) })
-    })?;
+    let thread = thread::Builder::new()
+        .name(format!("load-{index}"))
+        .spawn(move || {
+            let attacked = runtime.block_on(attack::run(own, users, ramp));
+            attacked.map_err(|source| LoadError::Goose {
+                users,
+                source: Box::new(source),
+            })
+        })?;
     Ok(Running { thread, shard })
 }
 
@@ -199,7 +213,10 @@ fn finish(
         let (ok, failed) = thread.join().map_err(|_| LoadError::Panic)??;
         goose_requests = (goose_requests.0 + ok, goose_requests.1 + failed);
         let empty = Recorder::new(timeline.started_ns, load.objectives);
-        let recorder = std::mem::replace(&mut *shard.recorder.lock().unwrap_or_else(PoisonError::into_inner), empty);
+        let recorder = std::mem::replace(
+            &mut *shard.recorder.lock().unwrap_or_else(PoisonError::into_inner),
+            empty,
+        );
         match &mut gathered {
             Some(gathered) => gathered.merge(recorder),
             None => gathered = Some(recorder),
@@ -220,15 +237,23 @@ fn cpu_time(running: &[Running]) -> u64 {
     use std::os::unix::thread::JoinHandleExt;
     let of_thread = |shard: &Running| {
         let mut clock: libc::clockid_t = 0;
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: the thread has not been joined, so its id is valid; both pointers are to live values.
         let status = unsafe {
-            match libc::pthread_getcpuclockid(shard.thread.as_pthread_t() as libc::pthread_t, &raw mut clock) {
+            match libc::pthread_getcpuclockid(shard.thread.as_pthread_t() as libc::pthread_t, &raw mut clock)
+            {
                 0 => libc::clock_gettime(clock, &raw mut time),
                 error => error,
             }
         };
-        if status == 0 { time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64 } else { 0 }
+        if status == 0 {
+            time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64
+        } else {
+            0
+        }
     };
     running.iter().map(of_thread).sum()
 }
@@ -245,7 +270,12 @@ struct Timeline {
 impl Timeline {
     fn new(started_ns: u64) -> Self {
         let first = started_ns / SECOND_NS;
-        Self { started_ns, next_s: first, gauged_s: first, seconds: Vec::new() }
+        Self {
+            started_ns,
+            next_s: first,
+            gauged_s: first,
+            seconds: Vec::new(),
+        }
     }
 
     /// Notes the gauges when a second ends, and its counts one second later, when all who write them are done.
@@ -263,7 +293,11 @@ impl Timeline {
         }
         while (self.next_s + 2) * SECOND_NS <= now_ns {
             let counts = live.take_second(self.next_s);
-            let second = self.seconds.iter_mut().rev().find(|second| second.at_s == self.next_s);
+            let second = self
+                .seconds
+                .iter_mut()
+                .rev()
+                .find(|second| second.at_s == self.next_s);
             if let Some(second) = second {
                 second.sent = counts.sent;
                 second.ok = counts.ok;

@@ -137,7 +137,9 @@ impl Control {
         if self.is_over() || sent_ns >= self.end_ns.load(SeqCst) {
             return false;
         }
-        let Some(wanted) = self.extent.requests else { return true };
+        let Some(wanted) = self.extent.requests else {
+            return true;
+        };
         if sent_ns < self.start_ns.load(SeqCst) {
             return true;
         }
@@ -162,7 +164,10 @@ impl Control {
             }
             self.start_ns.store(start, SeqCst);
         }
-        let sent_all = self.extent.requests.is_some_and(|wanted| self.admitted.load(SeqCst) >= wanted);
+        let sent_all = self
+            .extent
+            .requests
+            .is_some_and(|wanted| self.admitted.load(SeqCst) >= wanted);
         if stop.is_soft() || sent_all || now_ns >= self.end_ns.load(SeqCst) {
             self.over.store(true, SeqCst);
             self.close(now_ns, sent_all);
@@ -173,7 +178,9 @@ impl Control {
 
     fn is_warm(&self, now_ns: u64) -> bool {
         let length = u64::try_from(self.warmup.duration.as_nanos()).unwrap_or(UNKNOWN);
-        let waited = self.all_started_ns().is_some_and(|started| now_ns >= started.saturating_add(length));
+        let waited = self
+            .all_started_ns()
+            .is_some_and(|started| now_ns >= started.saturating_add(length));
         let asked = self.warmup.requests_per_user == 0 || self.warm.load(SeqCst) >= self.users;
         waited && asked
     }
@@ -181,7 +188,11 @@ impl Control {
     /// Fixes the end of the window. One that never opened is empty.
     fn close(&self, now_ns: u64, sent_all: bool) {
         let start = self.start_ns.fetch_min(now_ns, SeqCst).min(now_ns);
-        let end = if sent_all { self.last_admitted_ns.load(SeqCst) + 1 } else { now_ns };
+        let end = if sent_all {
+            self.last_admitted_ns.load(SeqCst) + 1
+        } else {
+            now_ns
+        };
         self.end_ns.fetch_min(end.max(start), SeqCst);
     }
 }
@@ -195,8 +206,14 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn control(users: u32, warm_s: u64, each: u32, duration: Option<u64>, requests: Option<u64>) -> Control {
-        let warmup = Warmup { duration: Duration::from_secs(warm_s), requests_per_user: each };
-        let extent = Extent { duration: duration.map(Duration::from_secs), requests };
+        let warmup = Warmup {
+            duration: Duration::from_secs(warm_s),
+            requests_per_user: each,
+        };
+        let extent = Extent {
+            duration: duration.map(Duration::from_secs),
+            requests,
+        };
         Control::new(users, warmup, extent, 0)
     }
 
@@ -213,7 +230,13 @@ mod tests {
         control.request_ended(1);
         control.advance(21 * SECOND, &stop);
         let start = 21 * SECOND + NOTICE_NS;
-        assert_eq!(control.window(), Window { start_ns: start, end_ns: start + 10 * SECOND });
+        assert_eq!(
+            control.window(),
+            Window {
+                start_ns: start,
+                end_ns: start + 10 * SECOND
+            }
+        );
         assert!(control.admit(start + 10 * SECOND - 1) && !control.admit(start + 10 * SECOND));
         assert!(!control.advance(start + 9 * SECOND, &stop) && control.advance(start + 10 * SECOND, &stop));
     }
@@ -239,9 +262,21 @@ mod tests {
         opened.advance(SECOND, &stop);
         stop.soft();
         assert!(opened.advance(7 * SECOND, &stop) && !opened.admit(7 * SECOND));
-        assert_eq!(opened.window(), Window { start_ns: SECOND + NOTICE_NS, end_ns: 7 * SECOND });
+        assert_eq!(
+            opened.window(),
+            Window {
+                start_ns: SECOND + NOTICE_NS,
+                end_ns: 7 * SECOND
+            }
+        );
         let never = control(1, 0, 0, Some(100), None);
         assert!(never.advance(7 * SECOND, &stop));
-        assert_eq!(never.window(), Window { start_ns: 7 * SECOND, end_ns: 7 * SECOND });
+        assert_eq!(
+            never.window(),
+            Window {
+                start_ns: 7 * SECOND,
+                end_ns: 7 * SECOND
+            }
+        );
     }
 }

@@ -56,7 +56,14 @@ impl User {
         let due_ns = shard.client.clock.now_ns();
         shard.client.live.user_started();
         shard.control.user_started(due_ns);
-        Self { shard, client, number, due_ns, asked: 0, body: Vec::new() }
+        Self {
+            shard,
+            client,
+            number,
+            due_ns,
+            asked: 0,
+            body: Vec::new(),
+        }
     }
 
     /// One request, from due to done; nothing if none may be sent any more.
@@ -68,33 +75,59 @@ impl User {
         let id = shard.control.next_id();
         self.body.clear();
         shard.requests.body(id, &mut self.body);
-        let result = client.ask(id, &self.body, |sent_ns| shard.control.admit(sent_ns)).await?;
+        let result = client
+            .ask(id, &self.body, |sent_ns| shard.control.admit(sent_ns))
+            .await?;
         let failed = result.is_err();
         let ended = self.note(id, result);
         if failed && !self.shard.control.is_over() {
             let pause = tokio::time::sleep(self.shard.backoff);
-            self.shard.control.cut.unless_cut(self.number as usize, pause).await;
+            self.shard
+                .control
+                .cut
+                .unless_cut(self.number as usize, pause)
+                .await;
         }
         self.due_ns = self.shard.client.clock.now_ns();
         Some(ended)
     }
 
     fn note(&mut self, id: u64, result: Result<(), Failure>) -> Ended {
-        let Self { shard, client, number, due_ns, asked, .. } = self;
+        let Self {
+            shard,
+            client,
+            number,
+            due_ns,
+            asked,
+            ..
+        } = self;
         let (mut outcome, error) = match result {
             Ok(()) => (Outcome::Ok, None),
             Err(failure) => (failure.outcome, Some(failure.message())),
         };
-        let broken = matches!(outcome, Outcome::Connect | Outcome::Truncated | Outcome::Cancelled);
+        let broken = matches!(
+            outcome,
+            Outcome::Connect | Outcome::Truncated | Outcome::Cancelled
+        );
         if broken && shard.stop.is_server_gone() {
             outcome = Outcome::ServerExit;
         }
-        let id = RequestId { id, engine: shard.engine, step: shard.step, user: *number };
+        let id = RequestId {
+            id,
+            engine: shard.engine,
+            step: shard.step,
+            user: *number,
+        };
         let trace = &client.trace;
         let sample = trace.sample(id, *due_ns, outcome, error);
         lock(&shard.recorder).fold(&sample, trace, shard.control.window());
         let ended = Ended {
-            took: Duration::from_nanos(trace.end_ns.unwrap_or(0).saturating_sub(trace.sent_ns.unwrap_or(*due_ns))),
+            took: Duration::from_nanos(
+                trace
+                    .end_ns
+                    .unwrap_or(0)
+                    .saturating_sub(trace.sent_ns.unwrap_or(*due_ns)),
+            ),
             ok: outcome == Outcome::Ok,
             status: trace.status,
         };

@@ -174,7 +174,11 @@ impl Live {
 
     fn count_end(&self, now_ns: u64, ok: bool) {
         let slot = self.slot(now_ns);
-        let (total, second) = if ok { (&self.ok, &slot.ok) } else { (&self.failed, &slot.failed) };
+        let (total, second) = if ok {
+            (&self.ok, &slot.ok)
+        } else {
+            (&self.failed, &slot.failed)
+        };
         total.fetch_add(1, Relaxed);
         second.fetch_add(1, Relaxed);
     }
@@ -267,7 +271,14 @@ mod tests {
             live.next_event(6 * SECOND_NS, 10_000_000);
             live.request_ended(6 * SECOND_NS, shard == 0, true);
         }
-        let totals = Totals { users: 2, events: 4, sent: 2, ok: 1, failed: 1, ..Totals::default() };
+        let totals = Totals {
+            users: 2,
+            events: 4,
+            sent: 2,
+            ok: 1,
+            failed: 1,
+            ..Totals::default()
+        };
         assert_eq!(shards.totals(), totals);
         let fifth = shards.take_second(5);
         assert_eq!((fifth.sent, fifth.ok, fifth.itl_ns), (2, 0, None));

@@ -87,9 +87,13 @@ impl Recorder {
             first_second: start_ns / 1_000_000_000,
             seconds: Vec::new(),
             tokens_in_window: 0.0,
-            sources: [TokenSource::Usage, TokenSource::Tokenizer, TokenSource::Events].map(|source| (source, 0)),
+            sources: [TokenSource::Usage, TokenSource::Tokenizer, TokenSource::Events]
+                .map(|source| (source, 0)),
             record: StepRecord {
-                window: Window { start_ns: u64::MAX, end_ns: u64::MAX },
+                window: Window {
+                    start_ns: u64::MAX,
+                    end_ns: u64::MAX,
+                },
                 users: 0,
                 latencies: Latencies::default(),
                 outcomes: BTreeMap::new(),
@@ -147,7 +151,9 @@ impl Recorder {
         let record = &mut self.record;
         *record.outcomes.entry(sample.outcome).or_default() += 1;
         if let Some(sent) = sample.sent_ns {
-            record.send_lag.saturating_record(sent.saturating_sub(sample.due_ns));
+            record
+                .send_lag
+                .saturating_record(sent.saturating_sub(sample.due_ns));
         }
         if sample.outcome != Outcome::Ok {
             return;
@@ -170,7 +176,8 @@ impl Recorder {
         // Where events do not say how many tokens they carry, all carry the same share of them.
         let share = f64::from(sample.n_out.unwrap_or(0)) / f64::from(sample.events.max(1));
         for event in trace.events() {
-            let second = usize::try_from((event.at_ns / 1_000_000_000).saturating_sub(self.first_second)).unwrap_or(0);
+            let second =
+                usize::try_from((event.at_ns / 1_000_000_000).saturating_sub(self.first_second)).unwrap_or(0);
             if self.seconds.len() <= second {
                 self.seconds.resize(second + 1, Arrivals::default());
             }
@@ -203,8 +210,14 @@ impl Recorder {
         record.in_flight_ns += added.in_flight_ns;
         record.streaming_ns += added.streaming_ns;
         record.good = record.good.zip(added.good).map(|(own, added)| own + added);
-        record.read_lag.add(added.read_lag).expect("all have the same bounds");
-        record.send_lag.add(added.send_lag).expect("all have the same bounds");
+        record
+            .read_lag
+            .add(added.read_lag)
+            .expect("all have the same bounds");
+        record
+            .send_lag
+            .add(added.send_lag)
+            .expect("all have the same bounds");
         record.kernel_stamps &= added.kernel_stamps;
         self.tokens_in_window += other.tokens_in_window;
         for (own, added) in self.sources.iter_mut().zip(other.sources) {
@@ -223,7 +236,11 @@ impl Recorder {
     pub fn finish(mut self, window: Window) -> (StepRecord, Vec<Arrivals>) {
         self.record.window = window;
         self.record.output_tokens_in_window = self.tokens_in_window;
-        self.record.token_sources = self.sources.into_iter().filter(|(_, requests)| *requests > 0).collect();
+        self.record.token_sources = self
+            .sources
+            .into_iter()
+            .filter(|(_, requests)| *requests > 0)
+            .collect();
         (self.record, self.seconds)
     }
 }
@@ -243,18 +260,28 @@ struct Times {
 impl Times {
     fn of(sample: &Sample, trace: &Trace) -> Self {
         let since_sent = |at: Option<u64>| at.zip(sample.sent_ns).map(|(at, sent)| at.saturating_sub(sent));
-        let decode = sample.last_ns.zip(sample.first_ns).map(|(last, first)| last - first);
+        let decode = sample
+            .last_ns
+            .zip(sample.first_ns)
+            .map(|(last, first)| last - first);
         let n_first = trace.events().first().map_or(1, |event| event.tokens.max(1));
-        let later = sample.n_out.and_then(|tokens| tokens.checked_sub(n_first)).filter(|&tokens| tokens > 0);
+        let later = sample
+            .n_out
+            .and_then(|tokens| tokens.checked_sub(n_first))
+            .filter(|&tokens| tokens > 0);
         Self {
             ttft: since_sent(sample.first_ns),
-            tpot: decode.zip(later).map(|(decode, tokens)| decode / u64::from(tokens)),
+            tpot: decode
+                .zip(later)
+                .map(|(decode, tokens)| decode / u64::from(tokens)),
             e2el: since_sent(sample.last_ns),
         }
     }
 
     fn meet(&self, objectives: &Objectives) -> bool {
-        let within = |time: Option<u64>, limit: Option<u64>| limit.is_none_or(|limit| time.is_none_or(|time| time <= limit));
+        let within = |time: Option<u64>, limit: Option<u64>| {
+            limit.is_none_or(|limit| time.is_none_or(|time| time <= limit))
+        };
         within(self.ttft, objectives.ttft_ns)
             && within(self.tpot, objectives.tpot_ns)
             && within(self.e2el, objectives.e2el_ns)
@@ -263,10 +290,14 @@ impl Times {
 
 impl Latencies {
     fn request(&mut self, sample: &Sample, times: &Times) {
-        let since = |at: Option<u64>, from: Option<u64>| at.zip(from).map(|(at, from)| at.saturating_sub(from));
+        let since =
+            |at: Option<u64>, from: Option<u64>| at.zip(from).map(|(at, from)| at.saturating_sub(from));
         let values = [
             (&mut self.ttft, times.ttft),
-            (&mut self.ttft_from_due, since(sample.first_ns, Some(sample.due_ns))),
+            (
+                &mut self.ttft_from_due,
+                since(sample.first_ns, Some(sample.due_ns)),
+            ),
             (&mut self.ttfo, since(sample.first_visible_ns, sample.sent_ns)),
             (&mut self.ttst, since(sample.second_ns, sample.first_ns)),
             (&mut self.tpot, times.tpot),
@@ -290,8 +321,8 @@ impl Latencies {
             self.icl.saturating_record(gap);
             waiting += gap;
             let tokens = carried.of(index + 1);
-            if tokens > 0 {
-                self.itl.saturating_record_n(waiting / tokens, tokens);
+            if let Some(latency) = waiting.checked_div(tokens) {
+                self.itl.saturating_record_n(latency, tokens);
                 waiting = 0;
             }
         }
@@ -314,7 +345,10 @@ impl<'a> TokensOf<'a> {
         if trace.events().iter().all(|event| event.tokens > 0) {
             Self::Told(trace)
         } else if n_out > events.saturating_add(1) {
-            Self::Spread { n_out: u64::from(n_out), events: u64::from(events) }
+            Self::Spread {
+                n_out: u64::from(n_out),
+                events: u64::from(events),
+            }
         } else {
             Self::One
         }
@@ -341,7 +375,10 @@ mod tests {
     use crate::measure::{Event, RequestId};
 
     const MS: u64 = 1_000_000;
-    const WINDOW: Window = Window { start_ns: 100 * MS, end_ns: 200 * MS };
+    const WINDOW: Window = Window {
+        start_ns: 100 * MS,
+        end_ns: 200 * MS,
+    };
 
     /// A request sent at `sent` ms whose events come at the given ms with the given tokens so far.
     fn trace(sent: u64, events: &[(u64, u32)], n_out: Option<u32>) -> Trace {
@@ -349,14 +386,23 @@ mod tests {
         trace.sent_ns = Some(sent * MS);
         trace.n_out = n_out;
         for &(at, tokens) in events {
-            trace.push(Event { at_ns: at * MS, lag_ns: 5, tokens });
+            trace.push(Event {
+                at_ns: at * MS,
+                lag_ns: 5,
+                tokens,
+            });
         }
         trace.end_ns = trace.last_ns();
         trace
     }
 
     fn fold(recorder: &mut Recorder, trace: &Trace, outcome: Outcome) {
-        let id = RequestId { id: 0, engine: 0, step: 0, user: 0 };
+        let id = RequestId {
+            id: 0,
+            engine: 0,
+            step: 0,
+            user: 0,
+        };
         let sample = trace.sample(id, trace.sent_ns.unwrap_or(0) - MS, outcome, None);
         recorder.fold(&sample, trace, WINDOW);
     }
@@ -368,18 +414,52 @@ mod tests {
     #[test]
     fn what_lies_inside_the_window_counts() {
         let mut recorder = Recorder::new(0, None);
-        fold(&mut recorder, &trace(50, &[(90, 0), (110, 0), (130, 0)], None), Outcome::Ok);
-        fold(&mut recorder, &trace(150, &[(160, 0), (190, 0), (210, 0)], None), Outcome::Ok);
+        fold(
+            &mut recorder,
+            &trace(50, &[(90, 0), (110, 0), (130, 0)], None),
+            Outcome::Ok,
+        );
+        fold(
+            &mut recorder,
+            &trace(150, &[(160, 0), (190, 0), (210, 0)], None),
+            Outcome::Ok,
+        );
         fold(&mut recorder, &trace(150, &[(160, 0)], None), Outcome::Stalled);
         let (record, seconds) = recorder.finish(WINDOW);
-        assert_eq!(record.outcomes, BTreeMap::from([(Outcome::Ok, 1), (Outcome::Stalled, 1)]));
-        assert_eq!(record.all_outcomes, BTreeMap::from([(Outcome::Ok, 2), (Outcome::Stalled, 1)]));
-        assert_eq!((record.completed_in_window, record.output_tokens, record.all_events), (2, 3, 7));
+        assert_eq!(
+            record.outcomes,
+            BTreeMap::from([(Outcome::Ok, 1), (Outcome::Stalled, 1)])
+        );
+        assert_eq!(
+            record.all_outcomes,
+            BTreeMap::from([(Outcome::Ok, 2), (Outcome::Stalled, 1)])
+        );
+        assert_eq!(
+            (
+                record.completed_in_window,
+                record.output_tokens,
+                record.all_events
+            ),
+            (2, 3, 7)
+        );
         assert_eq!(record.output_tokens_in_window, 5.0);
         assert_eq!(record.in_flight_ns, u128::from((30 + 50 + 10) * MS));
         assert_eq!(record.streaming_ns, u128::from((30 + 40) * MS));
-        assert_eq!(seconds, [Arrivals { events: 7, tokens: 7.0 }]);
-        assert_eq!((record.latencies.ttft.len(), record.latencies.icl.len(), record.read_lag.len()), (1, 2, 5));
+        assert_eq!(
+            seconds,
+            [Arrivals {
+                events: 7,
+                tokens: 7.0
+            }]
+        );
+        assert_eq!(
+            (
+                record.latencies.ttft.len(),
+                record.latencies.icl.len(),
+                record.read_lag.len()
+            ),
+            (1, 2, 5)
+        );
         assert!(close(record.latencies.ttft.max(), 10) && close(record.latencies.e2el.max(), 60));
         assert!(close(record.latencies.ttft_from_due.max(), 11) && close(record.latencies.tpot.max(), 25));
     }
@@ -388,7 +468,11 @@ mod tests {
     fn itl_counts_tokens_as_the_server_tells_them() {
         let mut recorder = Recorder::new(0, None);
         // 2 tokens at first, then 4 in 40 ms, then an event that completes no token, then 1.
-        fold(&mut recorder, &trace(100, &[(110, 2), (150, 6), (155, 6), (170, 7)], Some(7)), Outcome::Ok);
+        fold(
+            &mut recorder,
+            &trace(100, &[(110, 2), (150, 6), (155, 6), (170, 7)], Some(7)),
+            Outcome::Ok,
+        );
         let itl = recorder.finish(WINDOW).0.latencies.itl;
         assert_eq!(itl.len(), 5);
         assert!(close(itl.value_at_quantile(0.5), 10) && close(itl.max(), 20));
@@ -397,26 +481,53 @@ mod tests {
     #[test]
     fn itl_spreads_a_sum_over_the_events() {
         let mut recorder = Recorder::new(0, None);
-        fold(&mut recorder, &trace(100, &[(110, 0), (120, 0), (130, 0), (140, 0)], Some(8)), Outcome::Ok);
+        fold(
+            &mut recorder,
+            &trace(100, &[(110, 0), (120, 0), (130, 0), (140, 0)], Some(8)),
+            Outcome::Ok,
+        );
         // The end-of-sequence token is counted by the server but has no event.
-        fold(&mut recorder, &trace(100, &[(110, 0), (120, 0), (130, 0)], Some(4)), Outcome::Ok);
+        fold(
+            &mut recorder,
+            &trace(100, &[(110, 0), (120, 0), (130, 0)], Some(4)),
+            Outcome::Ok,
+        );
         let itl = recorder.finish(WINDOW).0.latencies.itl;
         assert_eq!((itl.len(), itl.count_between(4 * MS, 6 * MS)), (8, 6));
     }
 
     #[test]
     fn goodput_wants_every_objective() {
-        let objectives = Objectives { ttft_ns: Some(20 * MS), tpot_ns: Some(15 * MS), e2el_ns: None };
+        let objectives = Objectives {
+            ttft_ns: Some(20 * MS),
+            tpot_ns: Some(15 * MS),
+            e2el_ns: None,
+        };
         let mut recorder = Recorder::new(0, Some(objectives));
-        fold(&mut recorder, &trace(100, &[(110, 0), (120, 0)], None), Outcome::Ok);
-        fold(&mut recorder, &trace(100, &[(110, 0), (130, 0)], None), Outcome::Ok);
-        fold(&mut recorder, &trace(100, &[(121, 0), (130, 0)], None), Outcome::Ok);
+        fold(
+            &mut recorder,
+            &trace(100, &[(110, 0), (120, 0)], None),
+            Outcome::Ok,
+        );
+        fold(
+            &mut recorder,
+            &trace(100, &[(110, 0), (130, 0)], None),
+            Outcome::Ok,
+        );
+        fold(
+            &mut recorder,
+            &trace(100, &[(121, 0), (130, 0)], None),
+            Outcome::Ok,
+        );
         assert_eq!(recorder.finish(WINDOW).0.good, Some(1));
     }
 
     #[test]
     fn shards_merge_without_loss() {
-        let traces = [trace(100, &[(110, 0), (120, 0)], None), trace(50, &[(140, 0), (1500, 0)], Some(5))];
+        let traces = [
+            trace(100, &[(110, 0), (120, 0)], None),
+            trace(50, &[(140, 0), (1500, 0)], Some(5)),
+        ];
         let mut whole = Recorder::new(0, None);
         let mut shards = [Recorder::new(0, None), Recorder::new(0, None)];
         for (trace, shard) in traces.iter().zip(&mut shards) {

@@ -45,7 +45,10 @@ impl Trace {
     pub fn clear(&mut self) {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        *self = Self { events, ..Self::default() };
+        *self = Self {
+            events,
+            ..Self::default()
+        };
     }
 
     /// Notes an event that carried output. Returns the gap to the one before it, in nanoseconds.
