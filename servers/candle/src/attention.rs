@@ -16,7 +16,12 @@ pub struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { widen: crate::widen::detect(), block: Vec::new(), scores: Vec::new(), sums: Vec::new() }
+        Self {
+            widen: crate::widen::detect(),
+            block: Vec::new(),
+            scores: Vec::new(),
+            sums: Vec::new(),
+        }
     }
 }
 
@@ -84,15 +89,25 @@ impl<'r, R: FnMut(usize) -> Row<'r>> WithSimd for Attend<'_, R> {
             }
             math::rotate(row.key, angles, self.pairs);
             self.memory.write(position, row.key, row.value);
-            let heads = row.queries.chunks_exact_mut(self.head_dim).zip(row.out.chunks_exact_mut(self.head_dim));
+            let heads = row
+                .queries
+                .chunks_exact_mut(self.head_dim)
+                .zip(row.out.chunks_exact_mut(self.head_dim));
             for (query, out) in heads {
                 if let Some(norms) = self.norms {
                     math::normalise(query, norms.query, norms.eps);
                 }
                 math::rotate(query, angles, self.pairs);
                 query.iter_mut().for_each(|x| *x *= self.query_scale);
-                let start = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-                queries.push(Query { query, out, start, end: position + 1 });
+                let start = self
+                    .window
+                    .map_or(0, |window| (position + 1).saturating_sub(window));
+                queries.push(Query {
+                    query,
+                    out,
+                    start,
+                    end: position + 1,
+                });
             }
         }
         let mut rest = &mut queries[..];
@@ -124,15 +139,30 @@ struct Query<'a> {
 
 /// `out = softmax(query · keys) · values` for `N` queries, which read each key and value once.
 #[inline(always)]
-fn attend_tile<const N: usize>(tile: &mut [Query<'_>], memory: &Head<'_>, head_dim: usize, scratch: &mut Scratch) {
+fn attend_tile<const N: usize>(
+    tile: &mut [Query<'_>],
+    memory: &Head<'_>,
+    head_dim: usize,
+    scratch: &mut Scratch,
+) {
     let tile: &mut [Query<'_>; N] = tile.try_into().expect("a tile of N");
     let first = tile.iter().map(|query| query.start).min().unwrap_or(0) / BLOCK;
-    let last = tile.iter().map(|query| query.end).max().unwrap_or(0).div_ceil(BLOCK);
+    let last = tile
+        .iter()
+        .map(|query| query.end)
+        .max()
+        .unwrap_or(0)
+        .div_ceil(BLOCK);
     let width = (last - first) * BLOCK;
     scratch.block.resize(BLOCK * head_dim, 0.0);
     scratch.scores.resize(N * width, 0.0);
     scratch.sums.resize(N * head_dim, 0.0);
-    let Scratch { widen, block, scores, sums } = scratch;
+    let Scratch {
+        widen,
+        block,
+        scores,
+        sums,
+    } = scratch;
 
     for b in first..last {
         widen(memory.keys(b), block);
@@ -199,7 +229,11 @@ fn exponentials(scores: &mut [f32]) -> f32 {
     let mut sums = [0f32; 16];
     for chunk in chunks {
         for (sum, score) in sums.iter_mut().zip(chunk) {
-            *score = if *score == f32::NEG_INFINITY { 0.0 } else { math::exp(*score - largest) };
+            *score = if *score == f32::NEG_INFINITY {
+                0.0
+            } else {
+                math::exp(*score - largest)
+            };
             *sum += *score;
         }
     }

@@ -78,7 +78,9 @@ fn every_sixth_without(layers: usize) -> Vec<bool> {
 }
 
 fn inverse_frequencies(base: f32, head_dim: usize) -> Vec<f32> {
-    (0..head_dim / 2).map(|i| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64) as f32).collect()
+    (0..head_dim / 2)
+        .map(|i| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64) as f32)
+        .collect()
 }
 
 impl Config {
@@ -96,18 +98,32 @@ impl Config {
             other => bail!("architecture {other:?} is not supported: llama, qwen2 and gemma3 are"),
         };
         let value = |key: &str| content.metadata.get(&format!("{arch}.{key}"));
-        let number = |key: &str| value(key).and_then(integer).with_context(|| format!("the GGUF file has no {arch}.{key}"));
+        let number = |key: &str| {
+            value(key)
+                .and_then(integer)
+                .with_context(|| format!("the GGUF file has no {arch}.{key}"))
+        };
         let float = |key: &str| value(key).and_then(|value| value.to_f32().ok());
-        let (hidden, layers, heads) =
-            (number("embedding_length")?, number("block_count")?, number("attention.head_count")?);
+        let (hidden, layers, heads) = (
+            number("embedding_length")?,
+            number("block_count")?,
+            number("attention.head_count")?,
+        );
         if heads == 0 {
             bail!("the GGUF file has {arch}.attention.head_count = 0");
         }
         let head_dim = number("attention.key_length").unwrap_or(hidden / heads);
         let gemma = family == Family::Gemma3;
-        let mut rope = inverse_frequencies(float("rope.freq_base").unwrap_or(if gemma { 1e6 } else { 1e4 }), head_dim);
-        if value("rope.scaling.type").and_then(|kind| kind.to_string().ok()).is_some_and(|kind| kind == "linear") {
-            let factor = float("rope.scaling.factor").context("rope.scaling.type is linear without a factor")?;
+        let mut rope = inverse_frequencies(
+            float("rope.freq_base").unwrap_or(if gemma { 1e6 } else { 1e4 }),
+            head_dim,
+        );
+        if value("rope.scaling.type")
+            .and_then(|kind| kind.to_string().ok())
+            .is_some_and(|kind| kind == "linear")
+        {
+            let factor =
+                float("rope.scaling.factor").context("rope.scaling.type is linear without a factor")?;
             rope.iter_mut().for_each(|frequency| *frequency /= factor);
         }
         let config = Self {
@@ -122,11 +138,23 @@ impl Config {
             norm_eps: float("attention.layer_norm_rms_epsilon")
                 .with_context(|| format!("the GGUF file has no {arch}.attention.layer_norm_rms_epsilon"))?,
             activation: if gemma { Activation::Gelu } else { Activation::Silu },
-            pairs: if arch == "llama" { Pairs::Adjacent } else { Pairs::Halves },
+            pairs: if arch == "llama" {
+                Pairs::Adjacent
+            } else {
+                Pairs::Halves
+            },
             rope,
             local_rope: inverse_frequencies(1e4, head_dim),
-            window: if gemma { number("attention.sliding_window").ok() } else { None },
-            windowed: if gemma { every_sixth_without(layers) } else { vec![false; layers] },
+            window: if gemma {
+                number("attention.sliding_window").ok()
+            } else {
+                None
+            },
+            windowed: if gemma {
+                every_sixth_without(layers)
+            } else {
+                vec![false; layers]
+            },
             embedding_scale: if gemma { (hidden as f32).sqrt() } else { 1.0 },
             query_scale: (head_dim as f32).powf(-0.5),
             norm_plus_one: false,
@@ -139,19 +167,29 @@ impl Config {
     /// # Errors
     /// If the architecture is not one we compute, or a key is missing.
     pub fn from_json(json: &Json) -> anyhow::Result<Self> {
-        let kind = json["model_type"].as_str().context("config.json has no model_type")?;
+        let kind = json["model_type"]
+            .as_str()
+            .context("config.json has no model_type")?;
         let family = match kind {
             "llama" | "mistral" | "qwen2" => Family::Llama,
             "gemma3_text" => Family::Gemma3,
-            other => bail!("model_type {other:?} is not supported: llama, mistral, qwen2 and gemma3_text are"),
+            other => {
+                bail!("model_type {other:?} is not supported: llama, mistral, qwen2 and gemma3_text are")
+            }
         };
         let number = |key: &str| {
-            json[key].as_u64().map(|n| n as usize).with_context(|| format!("config.json has no number {key}"))
+            json[key]
+                .as_u64()
+                .map(|n| n as usize)
+                .with_context(|| format!("config.json has no number {key}"))
         };
         let float = |key: &str| json[key].as_f64().map(|x| x as f32);
         let gemma = family == Family::Gemma3;
-        let (hidden, layers, heads) =
-            (number("hidden_size")?, number("num_hidden_layers")?, number("num_attention_heads")?);
+        let (hidden, layers, heads) = (
+            number("hidden_size")?,
+            number("num_hidden_layers")?,
+            number("num_attention_heads")?,
+        );
         let head_dim = number("head_dim").unwrap_or(hidden / heads.max(1));
         let theta = float("rope_theta").unwrap_or(if gemma { 1e6 } else { 1e4 });
         let mut rope = inverse_frequencies(theta, head_dim);
@@ -162,7 +200,11 @@ impl Config {
             // Mistral's first version has a window in every layer.
             _ => vec![kind == "mistral" && json["sliding_window"].is_u64(); layers],
         };
-        let local_theta = if gemma { float("rope_local_base_freq").unwrap_or(1e4) } else { theta };
+        let local_theta = if gemma {
+            float("rope_local_base_freq").unwrap_or(1e4)
+        } else {
+            theta
+        };
         Self {
             family,
             hidden,
@@ -180,7 +222,9 @@ impl Config {
             window: number("sliding_window").ok().filter(|_| windowed.contains(&true)),
             windowed,
             embedding_scale: if gemma { (hidden as f32).sqrt() } else { 1.0 },
-            query_scale: float("query_pre_attn_scalar").unwrap_or(head_dim as f32).powf(-0.5),
+            query_scale: float("query_pre_attn_scalar")
+                .unwrap_or(head_dim as f32)
+                .powf(-0.5),
             norm_plus_one: gemma,
         }
         .check()
@@ -192,9 +236,16 @@ impl Config {
     /// If there is another number of them.
     pub fn divide_rope(&mut self, divisors: &[f32]) -> anyhow::Result<()> {
         if divisors.len() != self.rope.len() {
-            bail!("{} divisors for {} rotary frequencies", divisors.len(), self.rope.len());
+            bail!(
+                "{} divisors for {} rotary frequencies",
+                divisors.len(),
+                self.rope.len()
+            );
         }
-        self.rope.iter_mut().zip(divisors).for_each(|(frequency, divisor)| *frequency /= divisor);
+        self.rope
+            .iter_mut()
+            .zip(divisors)
+            .for_each(|(frequency, divisor)| *frequency /= divisor);
         Ok(())
     }
 
@@ -214,7 +265,15 @@ impl Config {
     }
 
     fn check(self) -> anyhow::Result<Self> {
-        let sizes = [self.hidden, self.layers, self.heads, self.kv_heads, self.head_dim, self.ffn, self.context];
+        let sizes = [
+            self.hidden,
+            self.layers,
+            self.heads,
+            self.kv_heads,
+            self.head_dim,
+            self.ffn,
+            self.context,
+        ];
         if sizes.contains(&0) || self.windowed.len() != self.layers {
             bail!("the model's sizes make no sense: {self:?}");
         }
@@ -234,7 +293,11 @@ impl Config {
 fn integer(value: &Value) -> Option<usize> {
     match value {
         Value::U64(n) => usize::try_from(*n).ok(),
-        other => other.to_u32().ok().map(|n| n as usize).or_else(|| usize::try_from(other.to_i32().ok()?).ok()),
+        other => other
+            .to_u32()
+            .ok()
+            .map(|n| n as usize)
+            .or_else(|| usize::try_from(other.to_i32().ok()?).ok()),
     }
 }
 
@@ -244,9 +307,15 @@ fn scale_rope(rope: &mut [f32], scaling: &Json) -> anyhow::Result<()> {
     if scaling.is_null() {
         return Ok(());
     }
-    let kind = scaling["rope_type"].as_str().or(scaling["type"].as_str()).unwrap_or("default");
+    let kind = scaling["rope_type"]
+        .as_str()
+        .or(scaling["type"].as_str())
+        .unwrap_or("default");
     let float = |key: &str| {
-        scaling[key].as_f64().map(|x| x as f32).with_context(|| format!("rope_scaling in config.json has no {key}"))
+        scaling[key]
+            .as_f64()
+            .map(|x| x as f32)
+            .with_context(|| format!("rope_scaling in config.json has no {key}"))
     };
     match kind {
         "default" => {}
@@ -255,7 +324,11 @@ fn scale_rope(rope: &mut [f32], scaling: &Json) -> anyhow::Result<()> {
             rope.iter_mut().for_each(|frequency| *frequency /= factor);
         }
         "llama3" => {
-            let (factor, low, high) = (float("factor")?, float("low_freq_factor")?, float("high_freq_factor")?);
+            let (factor, low, high) = (
+                float("factor")?,
+                float("low_freq_factor")?,
+                float("high_freq_factor")?,
+            );
             let context = float("original_max_position_embeddings")?;
             for frequency in rope {
                 let turns = context * *frequency / std::f32::consts::TAU;

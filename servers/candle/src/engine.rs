@@ -81,7 +81,9 @@ impl Options {
 
 fn device(name: &str) -> anyhow::Result<Device> {
     let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let index = index.parse().context("the part behind the colon must be a number")?;
+    let index = index
+        .parse()
+        .context("the part behind the colon must be a number")?;
     match kind {
         "cpu" => Ok(Device::Cpu),
         "cuda" if cfg!(feature = "cuda") => Ok(Device::new_cuda(index)?),
@@ -112,21 +114,35 @@ impl Candle {
             WeightsForm::Auto => WeightsForm::Quantized,
             named => named,
         };
-        ensure!(cpu || weights != WeightsForm::Affine8, "--weights affine8 is for --device cpu");
-        ensure!(weights == WeightsForm::Dense || options.dtype.is_none(), "--dtype is for --weights dense");
+        ensure!(
+            cpu || weights != WeightsForm::Affine8,
+            "--weights affine8 is for --device cpu"
+        );
+        ensure!(
+            weights == WeightsForm::Dense || options.dtype.is_none(),
+            "--dtype is for --weights dense"
+        );
         let dense = options.dtype.unwrap_or(match cpu {
             true => DType::F32,
             false => source.dtype().unwrap_or(DType::F16),
         });
         let (forward, form): (Box<dyn Forward>, _) = match weights {
-            WeightsForm::Affine8 => {
-                (Box::new(CpuForward::load(&mut source, kernel, *threads)?), format!("affine8 ({})", kernel.name()))
-            }
-            WeightsForm::Dense => {
-                (Box::new(TensorForward::load(&mut source, Form::Dense(dense), device)?), dense.as_str().into())
-            }
-            WeightsForm::Q8 => (Box::new(TensorForward::load(&mut source, Form::Q8, device)?), "q8_0".into()),
-            _ => (Box::new(TensorForward::load(&mut source, Form::Quantized, device)?), "quantized".into()),
+            WeightsForm::Affine8 => (
+                Box::new(CpuForward::load(&mut source, kernel, *threads)?),
+                format!("affine8 ({})", kernel.name()),
+            ),
+            WeightsForm::Dense => (
+                Box::new(TensorForward::load(&mut source, Form::Dense(dense), device)?),
+                dense.as_str().into(),
+            ),
+            WeightsForm::Q8 => (
+                Box::new(TensorForward::load(&mut source, Form::Q8, device)?),
+                "q8_0".into(),
+            ),
+            _ => (
+                Box::new(TensorForward::load(&mut source, Form::Quantized, device)?),
+                "quantized".into(),
+            ),
         };
         let info = EngineInfo {
             engine: "candle".into(),

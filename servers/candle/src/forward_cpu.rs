@@ -95,29 +95,67 @@ impl CpuForward {
             rope: Default::default(),
             context: 0,
             buffers: Buffers::default(),
-            compute: Compute { pool, kernel, arch: Arch::new(), scratch },
+            compute: Compute {
+                pool,
+                kernel,
+                arch: Arch::new(),
+                scratch,
+            },
         })
     }
 
     fn layer(&mut self, index: usize, batch: &[Rows<'_>]) {
-        let Self { config, weights, buffers, compute, .. } = self;
-        let (layer, rows, eps) = (&weights.layers[index], buffers.x.len() / config.hidden, config.norm_eps);
+        let Self {
+            config,
+            weights,
+            buffers,
+            compute,
+            ..
+        } = self;
+        let (layer, rows, eps) = (
+            &weights.layers[index],
+            buffers.x.len() / config.hidden,
+            config.norm_eps,
+        );
         compute.normalise(&buffers.x, &layer.attention_norm, eps, &mut buffers.input);
         compute.multiply(&layer.qkv, &buffers.input, &mut buffers.qkv, Into::Store);
         buffers.attention.resize(rows * config.query_width(), 0.0);
         let rope = &self.rope[usize::from(config.windowed[index])];
-        compute.attend(config, layer, index, batch, rope, &mut self.kv, &mut buffers.qkv, &mut buffers.attention);
+        compute.attend(
+            config,
+            layer,
+            index,
+            batch,
+            rope,
+            &mut self.kv,
+            &mut buffers.qkv,
+            &mut buffers.attention,
+        );
         compute.quantise(&buffers.attention, config.query_width(), &mut buffers.input);
-        compute.add(&layer.attention_output, layer.attention_post_norm.as_deref(), eps, buffers);
+        compute.add(
+            &layer.attention_output,
+            layer.attention_post_norm.as_deref(),
+            eps,
+            buffers,
+        );
 
         compute.normalise(&buffers.x, &layer.ffn_norm, eps, &mut buffers.input);
         compute.multiply(&layer.gate_up, &buffers.input, &mut buffers.gate_up, Into::Store);
-        compute.gate(&buffers.gate_up, config.ffn, config.activation, &mut buffers.input);
+        compute.gate(
+            &buffers.gate_up,
+            config.ffn,
+            config.activation,
+            &mut buffers.input,
+        );
         compute.add(&layer.down, layer.ffn_post_norm.as_deref(), eps, buffers);
     }
 
     fn embed(&mut self, batch: &[Rows<'_>]) {
-        let (embedding, hidden, scale) = (&self.weights.embedding, self.config.hidden, self.config.embedding_scale);
+        let (embedding, hidden, scale) = (
+            &self.weights.embedding,
+            self.config.hidden,
+            self.config.embedding_scale,
+        );
         let tokens: Vec<u32> = batch.iter().flat_map(|rows| rows.tokens).copied().collect();
         self.buffers.x.resize(tokens.len() * hidden, 0.0);
         let x = Disjoint::new(&mut self.buffers.x);
@@ -136,16 +174,28 @@ impl CpuForward {
         for rows in batch {
             end += rows.tokens.len();
             if rows.logits {
-                buffers.last.extend_from_slice(&buffers.x[(end - 1) * hidden..end * hidden]);
+                buffers
+                    .last
+                    .extend_from_slice(&buffers.x[(end - 1) * hidden..end * hidden]);
             }
         }
-        self.compute.normalise(&buffers.last, &self.weights.norm, self.config.norm_eps, &mut buffers.input);
-        self.compute.multiply(self.weights.output(), &buffers.input, logits, Into::Store);
+        self.compute.normalise(
+            &buffers.last,
+            &self.weights.norm,
+            self.config.norm_eps,
+            &mut buffers.input,
+        );
+        self.compute
+            .multiply(self.weights.output(), &buffers.input, logits, Into::Store);
     }
 }
 
 fn layout(config: &Config) -> Layout {
-    Layout { layers: config.layers, heads: config.kv_heads, head_dim: config.head_dim }
+    Layout {
+        layers: config.layers,
+        heads: config.kv_heads,
+        head_dim: config.head_dim,
+    }
 }
 
 impl Forward for CpuForward {
@@ -163,7 +213,8 @@ impl Forward for CpuForward {
 
     fn prepare(&mut self, parallel: usize, context: usize) -> anyhow::Result<()> {
         self.kv = KvMemory::new(layout(&self.config), parallel);
-        self.rope = [&self.config.rope, &self.config.local_rope].map(|frequencies| Rope::new(frequencies, context));
+        self.rope =
+            [&self.config.rope, &self.config.local_rope].map(|frequencies| Rope::new(frequencies, context));
         self.context = context;
         Ok(())
     }
@@ -199,7 +250,12 @@ impl Compute {
             return self.multiply(matrix, &buffers.input, &mut buffers.x, Into::Add);
         };
         self.multiply(matrix, &buffers.input, &mut buffers.result, Into::Store);
-        let (x, y, width, arch) = (Disjoint::new(&mut buffers.x), &buffers.result, norm.len(), self.arch);
+        let (x, y, width, arch) = (
+            Disjoint::new(&mut buffers.x),
+            &buffers.result,
+            norm.len(),
+            self.arch,
+        );
         self.rows(y.len() / width, |row| {
             // SAFETY: each row is given once.
             let x = unsafe { x.part(row * width, width) };
@@ -217,7 +273,9 @@ impl Compute {
             width,
             out,
             #[inline(always)]
-            |row, scratch, out| math::normalise_quantised(&x[row * width..][..width], norm, eps, scratch, out),
+            |row, scratch, out| {
+                math::normalise_quantised(&x[row * width..][..width], norm, eps, scratch, out)
+            },
         );
     }
 
@@ -261,8 +319,11 @@ impl Compute {
         row: impl Fn(usize, &mut [f32], RowMut<'_>) + Sync,
     ) {
         out.resize(rows, width);
-        let (q, scale, sum) =
-            (Disjoint::new(&mut out.q), Disjoint::new(&mut out.scale), Disjoint::new(&mut out.sum));
+        let (q, scale, sum) = (
+            Disjoint::new(&mut out.q),
+            Disjoint::new(&mut out.scale),
+            Disjoint::new(&mut out.sum),
+        );
         let chunk = rows.div_ceil(self.pool.threads() * 2).max(2);
         let (scratch, arch) = (Disjoint::new(&mut self.scratch), self.arch);
         self.pool.run(rows.div_ceil(chunk), &|thread, index| {
@@ -302,11 +363,19 @@ impl Compute {
         let (dim, group) = (config.head_dim, config.heads / config.kv_heads * config.head_dim);
         let (query_width, kv_width) = (config.query_width(), config.kv_width());
         let width = query_width + 2 * kv_width;
-        let first_rows: Vec<usize> =
-            batch.iter().scan(0, |next, rows| Some(std::mem::replace(next, *next + rows.tokens.len()))).collect();
+        let first_rows: Vec<usize> = batch
+            .iter()
+            .scan(0, |next, rows| {
+                Some(std::mem::replace(next, *next + rows.tokens.len()))
+            })
+            .collect();
         let (pages, qkv, out) = (kv.pages(), Disjoint::new(qkv), Disjoint::new(out));
         let norms = layer.query_norm.as_deref().zip(layer.key_norm.as_deref());
-        let norms = norms.map(|(query, key)| HeadNorms { query, key, eps: config.norm_eps });
+        let norms = norms.map(|(query, key)| HeadNorms {
+            query,
+            key,
+            eps: config.norm_eps,
+        });
         let (scratch, arch) = (Disjoint::new(&mut self.scratch), self.arch);
         self.pool.run(batch.len() * config.kv_heads, &|thread, task| {
             let (entry, head) = (task / config.kv_heads, task % config.kv_heads);

@@ -55,7 +55,11 @@ struct Slot {
 impl KvMemory {
     /// Empty memory for `slots` sequences.
     pub fn new(layout: Layout, slots: usize) -> Self {
-        Self { layout, slots: (0..slots).map(|_| Slot::default()).collect(), spare: Vec::new() }
+        Self {
+            layout,
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            spare: Vec::new(),
+        }
     }
 
     /// Positions that a slot holds; none if there is no such slot.
@@ -68,7 +72,8 @@ impl KvMemory {
         let slot = &mut self.slots[slot];
         while slot.pages.len() < len.div_ceil(PAGE) {
             let page = self.spare.pop();
-            slot.pages.push(page.unwrap_or_else(|| vec![f16::ZERO; self.layout.page()].into()));
+            slot.pages
+                .push(page.unwrap_or_else(|| vec![f16::ZERO; self.layout.page()].into()));
         }
         slot.len = len;
     }
@@ -84,8 +89,11 @@ impl KvMemory {
     /// The pages of every slot, for the tasks of a step to share.
     pub fn pages(&mut self) -> Pages<'_> {
         let slots = self.slots.iter_mut();
-        let slots = slots.map(|slot| slot.pages.iter_mut().map(|page| Disjoint::new(&mut **page)).collect());
-        Pages { layout: self.layout, slots: slots.collect() }
+        let slots = slots.map(|slot| slot.pages.iter_mut().map(|page| Disjoint::new(page)).collect());
+        Pages {
+            layout: self.layout,
+            slots: slots.collect(),
+        }
     }
 }
 
@@ -102,7 +110,11 @@ impl<'a> Pages<'a> {
     /// No other head of the same slot, layer and number may be alive.
     pub unsafe fn head(&self, slot: usize, layer: usize, head: usize) -> Head<'_> {
         let start = (layer * self.layout.heads + head) * self.layout.head();
-        Head { pages: &self.slots[slot], start, head_dim: self.layout.head_dim }
+        Head {
+            pages: &self.slots[slot],
+            start,
+            head_dim: self.layout.head_dim,
+        }
     }
 }
 

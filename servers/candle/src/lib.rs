@@ -56,18 +56,32 @@ struct Batch<'a>(&'a [Rows<'a>]);
 
 impl Batch<'_> {
     /// That each entry has tokens of the vocabulary and continues the sequence in its slot, which no other entry does.
-    fn check(&self, context: usize, vocabulary: usize, len: impl Fn(usize) -> Option<usize>) -> anyhow::Result<()> {
+    fn check(
+        &self,
+        context: usize,
+        vocabulary: usize,
+        len: impl Fn(usize) -> Option<usize>,
+    ) -> anyhow::Result<()> {
         let mut slots: Vec<usize> = self.0.iter().map(|rows| rows.slot).collect();
         slots.sort_unstable();
-        ensure!(slots.is_sorted_by(|a, b| a < b), "a slot is in the batch twice: {slots:?}");
+        ensure!(
+            slots.is_sorted_by(|a, b| a < b),
+            "a slot is in the batch twice: {slots:?}"
+        );
         for rows in self.0 {
             let Some(len) = len(rows.slot) else {
                 anyhow::bail!("there is no slot {}", rows.slot);
             };
             let (slot, position, tokens) = (rows.slot, rows.position, rows.tokens.len());
             ensure!(tokens > 0, "slot {slot} has no tokens to compute");
-            ensure!(position <= len, "slot {slot} holds {len} tokens; its next cannot be at {position}");
-            ensure!(position + tokens <= context, "slot {slot} would outgrow its context of {context} tokens");
+            ensure!(
+                position <= len,
+                "slot {slot} holds {len} tokens; its next cannot be at {position}"
+            );
+            ensure!(
+                position + tokens <= context,
+                "slot {slot} would outgrow its context of {context} tokens"
+            );
             if let Some(token) = rows.tokens.iter().find(|&&token| token as usize >= vocabulary) {
                 anyhow::bail!("token {token} of slot {slot} is not in the vocabulary of {vocabulary}");
             }

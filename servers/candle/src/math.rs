@@ -4,19 +4,23 @@
 use crate::config::{Activation, Pairs};
 use crate::linear::activations::RowMut;
 
+/// Added to a number below 2^22, it leaves the nearest integer in the low bits: rounding that vectorises everywhere.
+pub const ROUNDER: f32 = 12_582_912.0;
+
 /// `e^x` to a few units in the last place, without branches so that it vectorises: `2^n * p(r)`, `|r| <= ln 2 / 2`,
 /// with the Taylor series of degree 7.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUNDER);
+    let n = shifted - ROUNDER;
     let r = n.mul_add(-LN_2[1], n.mul_add(-LN_2[0], x));
     let mut p = 1.0 / 5040.0;
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = r.mul_add(p, coefficient);
     }
-    p * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    p * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
 /// The sum of `f` over `x`, in sixteen lanes.
@@ -68,7 +72,13 @@ pub fn add_normalised(x: &mut [f32], y: &[f32], weight: &[f32], eps: f32) {
 
 /// `activation(gate) * up`, through `scratch` into a quantised row.
 #[inline(always)]
-pub fn gate_quantised(gate: &[f32], up: &[f32], activation: Activation, scratch: &mut [f32], mut out: RowMut<'_>) {
+pub fn gate_quantised(
+    gate: &[f32],
+    up: &[f32],
+    activation: Activation,
+    scratch: &mut [f32],
+    mut out: RowMut<'_>,
+) {
     let numbers = scratch.iter_mut().zip(gate).zip(up);
     match activation {
         Activation::Silu => numbers.for_each(|((out, &gate), up)| *out = gate / (1.0 + exp(-gate)) * up),
@@ -96,9 +106,16 @@ pub struct Rope {
 impl Rope {
     /// The table for `context` positions.
     pub fn new(frequencies: &[f32], context: usize) -> Self {
-        let angles = (0..context).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f64::from(*f)));
-        let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
-        Self { pairs: frequencies.len(), cos, sin }
+        let angles = (0..context)
+            .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f64::from(*f)));
+        let (cos, sin) = angles
+            .map(|angle| (angle.cos() as f32, angle.sin() as f32))
+            .unzip();
+        Self {
+            pairs: frequencies.len(),
+            cos,
+            sin,
+        }
     }
 
     /// Cosines and sines of one position.

@@ -56,7 +56,10 @@ impl Pool {
         let helpers = threads.max(1) - 1;
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            job: UnsafeCell::new(Job { task: &|_, _| (), tasks: 0 }),
+            job: UnsafeCell::new(Job {
+                task: &|_, _| (),
+                tasks: 0,
+            }),
             next: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -65,11 +68,17 @@ impl Pool {
         let threads = (0..helpers)
             .map(|index| {
                 let shared = shared.clone();
-                thread::Builder::new().name(format!("compute-{}", index + 1)).spawn(move || shared.work(index))
+                thread::Builder::new()
+                    .name(format!("compute-{}", index + 1))
+                    .spawn(move || shared.work(index))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let handles = threads.iter().map(|thread| thread.thread().clone()).collect();
-        Ok(Self { shared, threads, handles })
+        Ok(Self {
+            shared,
+            threads,
+            handles,
+        })
     }
 
     /// How many threads compute.
@@ -173,7 +182,11 @@ impl Shared {
         loop {
             let state = self.state.load(SeqCst);
             if state & OPEN != 0 && state >> 32 != seen {
-                if self.state.compare_exchange(state, state + 1, AcqRel, Relaxed).is_ok() {
+                if self
+                    .state
+                    .compare_exchange(state, state + 1, AcqRel, Relaxed)
+                    .is_ok()
+                {
                     return Some(state >> 32);
                 }
                 continue;
@@ -210,7 +223,11 @@ unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 impl<'a, T> Disjoint<'a, T> {
     /// Shares out `slice`.
     pub fn new(slice: &'a mut [T]) -> Self {
-        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: std::marker::PhantomData }
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            slice: std::marker::PhantomData,
+        }
     }
 
     /// The `len` elements from `start` on.
@@ -222,7 +239,11 @@ impl<'a, T> Disjoint<'a, T> {
     /// If the part is not inside the slice.
     #[allow(clippy::mut_from_ref)] // what this type is for; the contract above keeps it sound
     pub unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of a slice of {}", self.len);
+        assert!(
+            start <= self.len && len <= self.len - start,
+            "part {start}+{len} of a slice of {}",
+            self.len
+        );
         // SAFETY: inside the slice, and disjoint from the other parts by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
@@ -241,7 +262,10 @@ mod tests {
                 assert!(thread < 4);
                 counts[index].fetch_add(1, Relaxed);
             });
-            assert!(counts.iter().all(|count| count.load(Relaxed) == 1), "{tasks} tasks");
+            assert!(
+                counts.iter().all(|count| count.load(Relaxed) == 1),
+                "{tasks} tasks"
+            );
         }
     }
 

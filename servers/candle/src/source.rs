@@ -35,8 +35,12 @@ impl Source {
     /// # Errors
     /// If it can't be read or is no model that we compute.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let mut source = if path.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path) }
-            .with_context(|| format!("cannot load the model {}", path.display()))?;
+        let mut source = if path.is_dir() {
+            Self::open_folder(path)
+        } else {
+            Self::open_gguf(path)
+        }
+        .with_context(|| format!("cannot load the model {}", path.display()))?;
         if let Some(divisors) = source.vector_if_any("rope_freqs.weight")? {
             source.config.divide_rope(&divisors)?;
         }
@@ -47,7 +51,11 @@ impl Source {
         let mut file = BufReader::new(File::open(path)?);
         let content = gguf_file::Content::read(&mut file).context("not a GGUF file, or cut short")?;
         let config = Config::from_gguf(&content)?;
-        Ok(Self { path: path.into(), config, file: Container::Gguf(Box::new(content), file) })
+        Ok(Self {
+            path: path.into(),
+            config,
+            file: Container::Gguf(Box::new(content), file),
+        })
     }
 
     fn open_folder(path: &Path) -> anyhow::Result<Self> {
@@ -56,7 +64,10 @@ impl Source {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(path)? {
             let file = entry?.path();
-            if file.extension().is_some_and(|extension| extension == "safetensors") {
+            if file
+                .extension()
+                .is_some_and(|extension| extension == "safetensors")
+            {
                 files.push(file);
             }
         }
@@ -66,7 +77,11 @@ impl Source {
         files.sort();
         // SAFETY: a file that someone changes while it is mapped is out of our hands, as for every user of mmap.
         let tensors = unsafe { MmapedSafetensors::multi(&files)? };
-        Ok(Self { path: path.into(), config, file: Container::Safetensors(tensors) })
+        Ok(Self {
+            path: path.into(),
+            config,
+            file: Container::Safetensors(tensors),
+        })
     }
 
     /// The architecture.
@@ -101,14 +116,22 @@ impl Source {
     ///
     /// # Errors
     /// If it is missing, cut short or of another shape.
-    pub fn matrix(&mut self, name: &str, shape: (Option<usize>, usize), device: &Device) -> anyhow::Result<Raw> {
+    pub fn matrix(
+        &mut self,
+        name: &str,
+        shape: (Option<usize>, usize),
+        device: &Device,
+    ) -> anyhow::Result<Raw> {
         let raw = self.read(name, device)?;
         let dims = match &raw {
             Raw::Quantized(tensor) => tensor.shape().dims2()?,
             Raw::Dense(tensor) => tensor.dims2()?,
         };
         if dims.1 != shape.1 || shape.0.is_some_and(|outputs| outputs != dims.0) {
-            bail!("{name} in {} is {dims:?} where {shape:?} is expected", self.path.display());
+            bail!(
+                "{name} in {} is {dims:?} where {shape:?} is expected",
+                self.path.display()
+            );
         }
         Ok(raw)
     }
@@ -124,7 +147,11 @@ impl Source {
         };
         let vector: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         if vector.len() != len {
-            bail!("{name} in {} has {} numbers where {len} are expected", self.path.display(), vector.len());
+            bail!(
+                "{name} in {} has {} numbers where {len} are expected",
+                self.path.display(),
+                vector.len()
+            );
         }
         Ok(vector)
     }
@@ -142,7 +169,12 @@ impl Source {
                 None => Err(candle_core::Error::Msg("it has no name in safetensors".into())),
             },
         };
-        raw.with_context(|| format!("cannot read tensor {name} of {}: missing, or the file is cut short", self.path.display()))
+        raw.with_context(|| {
+            format!(
+                "cannot read tensor {name} of {}: missing, or the file is cut short",
+                self.path.display()
+            )
+        })
     }
 }
 

@@ -96,7 +96,8 @@ impl<M> Weights<M> {
     /// All matrices.
     pub fn matrices(&self) -> impl Iterator<Item = &M> {
         let layers = self.layers.iter();
-        let layers = layers.flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down]);
+        let layers =
+            layers.flat_map(|layer| [&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down]);
         layers.chain([&self.embedding]).chain(&self.output)
     }
 }
@@ -119,7 +120,9 @@ fn load_layer<B: Build>(
     let name = |part: &str| format!("blk.{index}.{part}.weight");
     let (query, kv, hidden) = (config.query_width(), config.kv_width(), config.hidden);
     let mut fused = |parts: &[(&str, usize)], inputs: usize| {
-        let raw = parts.iter().map(|&(part, outputs)| source.matrix(&name(part), (Some(outputs), inputs), &device));
+        let raw = parts
+            .iter()
+            .map(|&(part, outputs)| source.matrix(&name(part), (Some(outputs), inputs), &device));
         let raw = raw.collect::<anyhow::Result<Vec<_>>>()?;
         let mut bias = Vec::new();
         for &(part, outputs) in parts {
@@ -129,7 +132,10 @@ fn load_layer<B: Build>(
             }
         }
         let outputs: usize = parts.iter().map(|part| part.1).sum();
-        anyhow::ensure!(bias.is_empty() || bias.len() == outputs, "layer {index} lacks some of its biases");
+        anyhow::ensure!(
+            bias.is_empty() || bias.len() == outputs,
+            "layer {index} lacks some of its biases"
+        );
         build.matrix(raw, (!bias.is_empty()).then_some(bias))
     };
     let qkv = fused(&[("attn_q", query), ("attn_k", kv), ("attn_v", kv)], hidden)?;

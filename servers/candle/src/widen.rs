@@ -25,7 +25,12 @@ fn avx512(from: &[f16], to: &mut [f32]) {
     let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
     for (from, to) in from.iter().zip(to) {
         // SAFETY: 16 half floats are read and 16 floats written.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) };
+        unsafe {
+            _mm512_storeu_ps(
+                to.as_mut_ptr(),
+                _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())),
+            )
+        };
     }
     for (from, to) in from_rest.iter().zip(to_rest) {
         *to = from.to_f32();
@@ -38,9 +43,17 @@ mod tests {
 
     #[test]
     fn every_finite_half_float_is_exact() {
-        let from: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite()).chain([f16::ONE; 5]).collect();
+        let from: Vec<f16> = (0..=u16::MAX)
+            .map(f16::from_bits)
+            .filter(|x| x.is_finite())
+            .chain([f16::ONE; 5])
+            .collect();
         let mut to = vec![0.0; from.len()];
         detect()(&from, &mut to);
-        assert!(from.iter().zip(&to).all(|(from, to)| from.to_f32().to_bits() == to.to_bits()));
+        assert!(
+            from.iter()
+                .zip(&to)
+                .all(|(from, to)| from.to_f32().to_bits() == to.to_bits())
+        );
     }
 }

@@ -39,9 +39,15 @@ fn model(name: &str) -> Option<PathBuf> {
         Some(folder) => PathBuf::from(folder),
         None => dirs::cache_dir()?.join("loadtest/models"),
     };
-    let files = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let files = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()));
     files.into_iter().find(|file| {
-        let file_name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let file_name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
         file_name.starts_with(name) && file_name.ends_with(".gguf")
     })
 }
@@ -61,7 +67,17 @@ fn check(fixture: &str, name: &str) {
     for (slot, prompt) in fixture.prompts.iter().enumerate() {
         let (mut position, mut tokens, mut tied) = (0, &prompt.tokens[..], 0);
         for (index, choice) in prompt.greedy.iter().enumerate() {
-            model.step(&[Rows { slot, position, tokens, logits: true }], &mut logits).unwrap();
+            model
+                .step(
+                    &[Rows {
+                        slot,
+                        position,
+                        tokens,
+                        logits: true,
+                    }],
+                    &mut logits,
+                )
+                .unwrap();
             (position, tokens) = (position + tokens.len(), std::slice::from_ref(choice));
             let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let gap = best - logits[*choice as usize];
@@ -70,14 +86,25 @@ fn check(fixture: &str, name: &str) {
                 eprintln!("{:?}, token {index}: {gap:.3} below the best", prompt.prompt);
             }
             let bound = if tied <= 1 { NEAR_TIE } else { LATER };
-            assert!(gap <= bound, "{:?}, token {index}: {choice} is {gap} below the best", prompt.prompt);
+            assert!(
+                gap <= bound,
+                "{:?}, token {index}: {choice} is {gap} below the best",
+                prompt.prompt
+            );
         }
         ties += tied;
         parted += usize::from(tied > 0);
     }
     let choices: usize = fixture.prompts.iter().map(|prompt| prompt.greedy.len()).sum();
-    assert!(ties as f32 <= SHARE * choices as f32, "{ties} of {choices} choices differ");
-    eprintln!("{}: {ties} near ties in {parted} of {} prompts", fixture.model, fixture.prompts.len());
+    assert!(
+        ties as f32 <= SHARE * choices as f32,
+        "{ties} of {choices} choices differ"
+    );
+    eprintln!(
+        "{}: {ties} near ties in {parted} of {} prompts",
+        fixture.model,
+        fixture.prompts.len()
+    );
 }
 
 #[test]

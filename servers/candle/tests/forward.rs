@@ -32,7 +32,10 @@ fn config(kind: &str) -> Value {
 fn write_model(folder: &Path, kind: &str, dtype: DType) {
     let mut tensors = HashMap::new();
     let mut add = |name: String, shape: &[usize], std: f32| {
-        let tensor = Tensor::randn(0f32, std, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+        let tensor = Tensor::randn(0f32, std, shape, &Device::Cpu)
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
         tensors.insert(name, tensor);
     };
     let (query, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
@@ -59,7 +62,10 @@ fn write_model(folder: &Path, kind: &str, dtype: DType) {
         }
         let mut norms = vec![("input_layernorm", HIDDEN), ("post_attention_layernorm", HIDDEN)];
         if kind == "gemma3_text" {
-            norms.extend([("pre_feedforward_layernorm", HIDDEN), ("post_feedforward_layernorm", HIDDEN)]);
+            norms.extend([
+                ("pre_feedforward_layernorm", HIDDEN),
+                ("post_feedforward_layernorm", HIDDEN),
+            ]);
             norms.extend([("self_attn.q_norm", HEAD_DIM), ("self_attn.k_norm", HEAD_DIM)]);
         }
         for (norm, width) in norms {
@@ -80,11 +86,14 @@ fn step(model: &mut dyn Forward, batch: &[Rows<'_>]) -> Vec<Vec<f32>> {
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let square = |x: f32| x * x;
-    (a.iter().zip(b).map(|(a, b)| square(a - b)).sum::<f32>() / a.iter().map(|a| square(*a)).sum::<f32>()).sqrt()
+    (a.iter().zip(b).map(|(a, b)| square(a - b)).sum::<f32>() / a.iter().map(|a| square(*a)).sum::<f32>())
+        .sqrt()
 }
 
 fn tokens(seed: u32, len: u32) -> Vec<u32> {
-    (0..len).map(|i| (seed * 31 + i * i * 7 + i * 13) % VOCABULARY as u32).collect()
+    (0..len)
+        .map(|i| (seed * 31 + i * i * 7 + i * 13) % VOCABULARY as u32)
+        .collect()
 }
 
 const KINDS: [&str; 4] = ["llama", "mistral", "qwen2", "gemma3_text"];
@@ -100,18 +109,30 @@ fn with_models(check: impl Fn(&str, &mut dyn Forward, f32)) {
         for form in [Form::Dense(DType::F32), Form::Q8] {
             // candle's products split their sums by the size of the matrix.
             let bound = if form == Form::Q8 { 0.02 } else { 1e-4 };
-            check(kind, &mut TensorForward::load(&mut source(), form, &Device::Cpu).unwrap(), bound);
+            check(
+                kind,
+                &mut TensorForward::load(&mut source(), form, &Device::Cpu).unwrap(),
+                bound,
+            );
         }
     }
 }
 
 #[test]
 fn both_forward_passes_agree() {
-    for (kind, dtype) in KINDS.into_iter().zip([DType::F32, DType::BF16, DType::F16, DType::BF16]) {
+    for (kind, dtype) in KINDS
+        .into_iter()
+        .zip([DType::F32, DType::BF16, DType::F16, DType::BF16])
+    {
         let folder = tempfile::tempdir().unwrap();
         write_model(folder.path(), kind, dtype);
         let prompt = tokens(3, 50);
-        let batch = [Rows { slot: 0, position: 0, tokens: &prompt, logits: true }];
+        let batch = [Rows {
+            slot: 0,
+            position: 0,
+            tokens: &prompt,
+            logits: true,
+        }];
         let source = || Source::open(folder.path()).unwrap();
         let mut logits = Vec::new();
         for form in [Form::Dense(DType::F32), Form::Q8] {
@@ -126,7 +147,11 @@ fn both_forward_passes_agree() {
         }
         for other in &logits[1..] {
             // What remains is the eight bits of weights and activations, through six layers.
-            assert!(distance(&logits[0], other) < 0.08, "{kind}: {}", distance(&logits[0], other));
+            assert!(
+                distance(&logits[0], other) < 0.08,
+                "{kind}: {}",
+                distance(&logits[0], other)
+            );
         }
     }
 }
@@ -139,20 +164,56 @@ fn a_sequence_computes_in_a_batch_what_it_does_alone() {
         let alone: Vec<Vec<Vec<f32>>> = (0..5)
             .map(|i| {
                 model.prepare(1, 128).unwrap();
-                let first = step(model, &[Rows { slot: 0, position: 0, tokens: &prompts[i], logits: true }]);
+                let first = step(
+                    model,
+                    &[Rows {
+                        slot: 0,
+                        position: 0,
+                        tokens: &prompts[i],
+                        logits: true,
+                    }],
+                );
                 let position = prompts[i].len();
-                [first, step(model, &[Rows { slot: 0, position, tokens: &next[i..=i], logits: true }])].concat()
+                [
+                    first,
+                    step(
+                        model,
+                        &[Rows {
+                            slot: 0,
+                            position,
+                            tokens: &next[i..=i],
+                            logits: true,
+                        }],
+                    ),
+                ]
+                .concat()
             })
             .collect();
         model.prepare(5, 128).unwrap();
         // Slot 4 starts one step late and mixes its prefill with the others' decoding; slot 2's first logits are not
         // wanted.
-        let rows = |slot: usize| Rows { slot, position: 0, tokens: &prompts[slot], logits: slot != 2 };
+        let rows = |slot: usize| Rows {
+            slot,
+            position: 0,
+            tokens: &prompts[slot],
+            logits: slot != 2,
+        };
         let first = step(model, &[rows(3), rows(0), rows(2), rows(1)]);
-        let decode = |slot: usize| Rows { slot, position: prompts[slot].len(), tokens: &next[slot..=slot], logits: true };
+        let decode = |slot: usize| Rows {
+            slot,
+            position: prompts[slot].len(),
+            tokens: &next[slot..=slot],
+            logits: true,
+        };
         let second = step(model, &[decode(0), rows(4), decode(2), decode(3), decode(1)]);
         let pairs = [(&first[0], 3, 0), (&first[1], 0, 0), (&first[2], 1, 0)];
-        let later = [(&second[0], 0, 1), (&second[1], 4, 0), (&second[2], 2, 1), (&second[3], 3, 1), (&second[4], 1, 1)];
+        let later = [
+            (&second[0], 0, 1),
+            (&second[1], 4, 0),
+            (&second[2], 2, 1),
+            (&second[3], 3, 1),
+            (&second[4], 1, 1),
+        ];
         for (logits, slot, at) in pairs.into_iter().chain(later) {
             let distance = distance(&alone[slot][at], logits);
             assert!(distance <= bound, "{kind}, slot {slot}, step {at}: {distance}");
@@ -165,12 +226,28 @@ fn a_prompt_in_chunks_gives_what_it_gives_at_once() {
     with_models(|kind, model, bound| {
         let prompt = tokens(9, 100);
         model.prepare(2, 128).unwrap();
-        let whole = step(model, &[Rows { slot: 0, position: 0, tokens: &prompt, logits: true }]);
+        let whole = step(
+            model,
+            &[Rows {
+                slot: 0,
+                position: 0,
+                tokens: &prompt,
+                logits: true,
+            }],
+        );
         let mut position = 0;
         let mut last = Vec::new();
         for chunk in [1, 30, 2, 50, 17] {
             let tokens = &prompt[position..position + chunk];
-            last = step(model, &[Rows { slot: 1, position, tokens, logits: true }]);
+            last = step(
+                model,
+                &[Rows {
+                    slot: 1,
+                    position,
+                    tokens,
+                    logits: true,
+                }],
+            );
             position += chunk;
         }
         let distance = distance(&whole[0], &last[0]);
@@ -183,7 +260,14 @@ fn a_freed_slot_remembers_nothing() {
     with_models(|kind, model, _| {
         let (long, short) = (tokens(1, 90), tokens(2, 20));
         model.prepare(1, 128).unwrap();
-        let rows = |tokens| [Rows { slot: 0, position: 0, tokens, logits: true }];
+        let rows = |tokens| {
+            [Rows {
+                slot: 0,
+                position: 0,
+                tokens,
+                logits: true,
+            }]
+        };
         let fresh = step(model, &rows(&short));
         model.free(0);
         step(model, &rows(&long));
@@ -196,7 +280,12 @@ fn a_freed_slot_remembers_nothing() {
 fn rows_that_make_no_sense_are_refused_and_the_model_goes_on() {
     with_models(|_, model, _| {
         model.prepare(2, 32).unwrap();
-        let rows = |slot, position, tokens| Rows { slot, position, tokens, logits: true };
+        let rows = |slot, position, tokens| Rows {
+            slot,
+            position,
+            tokens,
+            logits: true,
+        };
         let mut logits = Vec::new();
         let long = tokens(1, 33);
         for (batch, message) in [
@@ -220,7 +309,10 @@ fn a_file_that_is_no_model_is_named() {
     let file = folder.path().join("cut.gguf");
     std::fs::write(&file, b"GGUF\x03\0\0\0").unwrap();
     for path in [&file, folder.path(), &folder.path().join("missing.gguf")] {
-        let error = Source::open(path).err().map(|error| format!("{error:#}")).unwrap();
+        let error = Source::open(path)
+            .err()
+            .map(|error| format!("{error:#}"))
+            .unwrap();
         assert!(error.contains(&path.display().to_string()), "{error}");
     }
 }

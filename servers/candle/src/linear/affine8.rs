@@ -96,22 +96,38 @@ impl Affine8 {
     /// # Errors
     /// If a tensor is not a matrix or its inputs are no multiple of 32.
     pub fn pack(tensors: &[QTensor], pool: &mut Pool) -> candle_core::Result<Self> {
-        let mut matrix = Self { inputs: 0, outputs: 0, panels: 0, parts: Vec::new(), bias: None };
+        let mut matrix = Self {
+            inputs: 0,
+            outputs: 0,
+            panels: 0,
+            parts: Vec::new(),
+            bias: None,
+        };
         for tensor in tensors {
             let (columns, inputs) = tensor.shape().dims2()?;
             if inputs % BLOCK != 0 || (!matrix.parts.is_empty() && inputs != matrix.inputs) {
-                candle_core::bail!("a matrix with {inputs} inputs cannot be packed: not a multiple of {BLOCK}");
+                candle_core::bail!(
+                    "a matrix with {inputs} inputs cannot be packed: not a multiple of {BLOCK}"
+                );
             }
             let part = match unpack::format(tensor.dtype()) {
                 Some(format) => pack_part(tensor, format, pool)?,
                 None => {
                     let dense = tensor.dequantize(&tensor.device())?;
                     let tensor = QTensor::quantize(&dense, GgmlDType::Q8_0)?;
-                    pack_part(&tensor, unpack::format(GgmlDType::Q8_0).expect("Q8_0 has a format"), pool)?
+                    pack_part(
+                        &tensor,
+                        unpack::format(GgmlDType::Q8_0).expect("Q8_0 has a format"),
+                        pool,
+                    )?
                 }
             };
             matrix.inputs = inputs;
-            matrix.parts.push(Part { first_column: matrix.outputs, first_panel: matrix.panels, ..part });
+            matrix.parts.push(Part {
+                first_column: matrix.outputs,
+                first_panel: matrix.panels,
+                ..part
+            });
             matrix.outputs += columns;
             matrix.panels += columns.div_ceil(PANEL);
         }
@@ -135,7 +151,10 @@ impl Affine8 {
 
     /// Memory that the packed weights take.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| size_of_val(&part.lines[..]) as u64).sum()
+        self.parts
+            .iter()
+            .map(|part| size_of_val(&part.lines[..]) as u64)
+            .sum()
     }
 
     /// Multiplies all rows of `x`; `y` has as many rows, [`outputs`](Self::outputs) wide.
@@ -144,7 +163,10 @@ impl Affine8 {
     /// If a width does not fit.
     pub fn multiply(&self, x: &Activations, y: &mut [f32], into: Into, kernel: Kernel, pool: &mut Pool) {
         assert_eq!((x.width, y.len()), (self.inputs, x.rows * self.outputs));
-        let chunk = self.panels.div_ceil(pool.threads() * 8).max(if x.rows <= 4 { 4 } else { 1 });
+        let chunk = self
+            .panels
+            .div_ceil(pool.threads() * 8)
+            .max(if x.rows <= 4 { 4 } else { 1 });
         let y = Disjoint::new(y);
         pool.run(self.panels.div_ceil(chunk), &|_, task| {
             for panel in task * chunk..((task + 1) * chunk).min(self.panels) {
@@ -153,7 +175,14 @@ impl Affine8 {
         });
     }
 
-    fn multiply_panel(&self, panel: usize, x: &Activations, y: &Disjoint<'_, f32>, into: Into, kernel: Kernel) {
+    fn multiply_panel(
+        &self,
+        panel: usize,
+        x: &Activations,
+        y: &Disjoint<'_, f32>,
+        into: Into,
+        kernel: Kernel,
+    ) {
         let (part, column) = self.locate(panel);
         let width = (part.columns - column).min(PANEL);
         let panel = part.panel(column / PANEL, self.inputs);
@@ -186,7 +215,11 @@ impl Affine8 {
 
     /// The part that a panel belongs to and its first column there.
     fn locate(&self, panel: usize) -> (&Part, usize) {
-        let part = self.parts.iter().rfind(|part| part.first_panel <= panel).expect("the first part starts at 0");
+        let part = self
+            .parts
+            .iter()
+            .rfind(|part| part.first_panel <= panel)
+            .expect("the first part starts at 0");
         (part, (panel - part.first_panel) * PANEL)
     }
 
@@ -195,10 +228,17 @@ impl Affine8 {
     /// # Panics
     /// If there is no such column.
     pub fn column(&self, column: usize, out: &mut [f32]) {
-        let part = self.parts.iter().rfind(|part| part.first_column <= column).expect("the first part starts at 0");
+        let part = self
+            .parts
+            .iter()
+            .rfind(|part| part.first_column <= column)
+            .expect("the first part starts at 0");
         let (format, column) = (part.format, column - part.first_column);
         let (half, lane) = (column % PANEL / 16, column % 16);
-        let blocks = part.panel(column / PANEL, self.inputs).lines.chunks_exact(lines_per_unit(format) * format.block / BLOCK);
+        let blocks = part
+            .panel(column / PANEL, self.inputs)
+            .lines
+            .chunks_exact(lines_per_unit(format) * format.block / BLOCK);
         for (lines, out) in blocks.zip(out.chunks_exact_mut(format.block)) {
             let (bytes, floats) = lines.split_at(format.block / 2);
             let scale = floats[half].floats()[lane];
@@ -216,7 +256,10 @@ impl Affine8 {
 impl Part {
     fn panel(&self, index: usize, inputs: usize) -> Panel<'_> {
         let lines = inputs / BLOCK * lines_per_unit(self.format);
-        Panel { lines: &self.lines[index * lines..][..lines], format: self.format }
+        Panel {
+            lines: &self.lines[index * lines..][..lines],
+            format: self.format,
+        }
     }
 }
 
@@ -237,7 +280,13 @@ fn pack_part(tensor: &QTensor, format: Format, pool: &mut Pool) -> candle_core::
             pack_column(&row, format, column % PANEL, lines);
         }
     });
-    Ok(Part { format, columns, first_column: 0, first_panel: 0, lines })
+    Ok(Part {
+        format,
+        columns,
+        first_column: 0,
+        first_panel: 0,
+        lines,
+    })
 }
 
 fn pack_column(row: &Row, format: Format, column: usize, lines: &mut [Line]) {
@@ -265,7 +314,12 @@ mod tests {
     fn quantise(x: &[f32], width: usize) -> Activations {
         let mut rows = Activations::default();
         rows.resize(x.len() / width, width);
-        RowMut { q: &mut rows.q, scale: &mut rows.scale, sum: &mut rows.sum }.quantise(x);
+        RowMut {
+            q: &mut rows.q,
+            scale: &mut rows.scale,
+            sum: &mut rows.sum,
+        }
+        .quantise(x);
         rows
     }
 

@@ -1,5 +1,8 @@
 //! The product by AVX2: bytes widened to 16 bits, multiplied and added by twos.
 
+// Indices below constants: the compiler unrolls these loops into registers.
+#![allow(clippy::needless_range_loop)]
+
 use super::activations::{Activations, BLOCK};
 use super::affine8::{Line, Panel, Products, TILE, lines_per_unit};
 use std::arch::x86_64::*;
@@ -46,7 +49,11 @@ unsafe fn multiply<const ROWS: usize>(
 ) {
     let (block, zero) = (panel.format.block, panel.format.zero);
     let mut total = [[_mm256_setzero_ps(); 2]; ROWS];
-    for (index, lines) in panel.lines.chunks_exact(lines_per_unit(panel.format) * block / BLOCK).enumerate() {
+    for (index, lines) in panel
+        .lines
+        .chunks_exact(lines_per_unit(panel.format) * block / BLOCK)
+        .enumerate()
+    {
         let (bytes, floats) = lines.split_at(block / 2);
         let mut wide = [[0i64; 8]; ROWS];
         let mut dot = [[_mm256_setzero_si256(); 4]; ROWS];
@@ -83,14 +90,17 @@ unsafe fn multiply<const ROWS: usize>(
                 let scales = _mm256_mul_ps(eight_floats(&floats[half], eight), _mm256_set1_ps(scale));
                 total[r][eight] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scales, total[r][eight]);
                 if zero.is_none() {
-                    total[r][eight] = _mm256_fmadd_ps(eight_floats(&floats[2 + half], eight), sum, total[r][eight]);
+                    total[r][eight] =
+                        _mm256_fmadd_ps(eight_floats(&floats[2 + half], eight), sum, total[r][eight]);
                 }
             }
         }
     }
     for (products, total) in products.iter_mut().zip(&total) {
         for (eight, total) in total.iter().enumerate() {
-            let products: &mut [f32; 8] = (&mut products[half * 16 + eight * 8..][..8]).try_into().expect("eight");
+            let products: &mut [f32; 8] = (&mut products[half * 16 + eight * 8..][..8])
+                .try_into()
+                .expect("eight");
             // SAFETY: eight floats.
             unsafe { _mm256_storeu_ps(products.as_mut_ptr(), *total) };
         }

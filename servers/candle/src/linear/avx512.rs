@@ -1,5 +1,8 @@
 //! The product by AVX-512 VNNI: one instruction multiplies 64 bytes and adds them up by fours.
 
+// Indices below constants: the compiler unrolls these loops into registers.
+#![allow(clippy::needless_range_loop)]
+
 use super::activations::{Activations, BLOCK};
 use super::affine8::{Panel, Products, TILE, lines_per_unit};
 use std::arch::x86_64::*;
@@ -17,7 +20,14 @@ impl Avx512Vnni {
 }
 
 /// Multiplies `rows` rows of `x` from `first` on with a panel.
-pub fn tile(_: Avx512Vnni, panel: Panel<'_>, x: &Activations, first: usize, rows: usize, products: &mut Products) {
+pub fn tile(
+    _: Avx512Vnni,
+    panel: Panel<'_>,
+    x: &Activations,
+    first: usize,
+    rows: usize,
+    products: &mut Products,
+) {
     assert!(first + rows <= x.rows && rows <= TILE);
     assert_eq!(panel.lines.len(), x.width / BLOCK * lines_per_unit(panel.format));
     // SAFETY: the processor has the instructions (that is what the first argument proves); all reads are inside the
@@ -35,7 +45,12 @@ pub fn tile(_: Avx512Vnni, panel: Panel<'_>, x: &Activations, first: usize, rows
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn formats<const ROWS: usize>(panel: Panel<'_>, x: &Activations, first: usize, products: &mut Products) {
+unsafe fn formats<const ROWS: usize>(
+    panel: Panel<'_>,
+    x: &Activations,
+    first: usize,
+    products: &mut Products,
+) {
     // SAFETY: as promised to `tile`.
     unsafe {
         match (panel.format.block, panel.format.zero) {
@@ -70,7 +85,11 @@ unsafe fn multiply<const ROWS: usize, const BLOCKS: usize, const MINIMA: bool>(
                 let mut dot = [[_mm512_setzero_si512(); 2]; ROWS];
                 for r in 0..ROWS {
                     let at = sum.add((r * units + unit) * 2);
-                    sums[r] = if BLOCKS == 1 { *at + *at.add(1) } else { *at.add(block) };
+                    sums[r] = if BLOCKS == 1 {
+                        *at + *at.add(1)
+                    } else {
+                        *at.add(block)
+                    };
                     if !MINIMA {
                         dot[r] = [_mm512_set1_epi32(-i32::from(zero) * sums[r]); 2];
                     }
@@ -91,7 +110,8 @@ unsafe fn multiply<const ROWS: usize, const BLOCKS: usize, const MINIMA: bool>(
                     let scale = _mm512_set1_ps(*scale.add(r * units + unit));
                     for half in 0..2 {
                         let dot = _mm512_cvtepi32_ps(dot[r][half]);
-                        total[r][half] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales[half], scale), total[r][half]);
+                        total[r][half] =
+                            _mm512_fmadd_ps(dot, _mm512_mul_ps(scales[half], scale), total[r][half]);
                     }
                 }
                 if MINIMA {

@@ -20,7 +20,11 @@ pub fn tile(panel: Panel<'_>, x: &Activations, first: usize, rows: usize, produc
                 for (four, q) in q.as_chunks::<4>().0.iter().enumerate() {
                     let weights = bytes[four * 2 + half].0.as_chunks::<4>().0;
                     for (product, weights) in products_of_block.iter_mut().zip(weights) {
-                        *product += q.iter().zip(weights).map(|(&q, &w)| i32::from(q) * i32::from(w)).sum::<i32>();
+                        *product += q
+                            .iter()
+                            .zip(weights)
+                            .map(|(&q, &w)| i32::from(q) * i32::from(w))
+                            .sum::<i32>();
                     }
                 }
                 let (scales, products) = (floats[half].floats(), &mut products[half * 16..][..16]);

@@ -39,11 +39,18 @@ impl Linear {
             .parts
             .iter()
             .map(|part| match part {
-                Part::Dense(weights) => x.to_dtype(weights.dtype())?.matmul(&weights.t()?)?.to_dtype(DType::F32),
+                Part::Dense(weights) => x
+                    .to_dtype(weights.dtype())?
+                    .matmul(&weights.t()?)?
+                    .to_dtype(DType::F32),
                 Part::Quantized(weights) => weights.forward(x),
             })
             .collect::<Result<_>>()?;
-        let product = if products.len() == 1 { products[0].clone() } else { Tensor::cat(&products, 1)? };
+        let product = if products.len() == 1 {
+            products[0].clone()
+        } else {
+            Tensor::cat(&products, 1)?
+        };
         match &self.bias {
             Some(bias) => product.broadcast_add(bias),
             None => Ok(product),
@@ -89,7 +96,10 @@ impl Build for Linears {
     }
 
     fn matrix(&mut self, parts: Vec<Raw>, bias: Option<Vec<f32>>) -> anyhow::Result<Linear> {
-        let mut linear = Linear { parts: Vec::new(), bias: None };
+        let mut linear = Linear {
+            parts: Vec::new(),
+            bias: None,
+        };
         for raw in parts {
             linear.parts.push(self.part(raw)?);
         }

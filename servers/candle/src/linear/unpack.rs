@@ -72,11 +72,15 @@ impl Row {
         if let Some(at) = min {
             self.min.push(half_at(block, at));
         }
-        let bits = fifth.map_or(0, |at| u32::from_le_bytes(block[at..at + 4].try_into().expect("four bytes")));
+        let bits = fifth.map_or(0, |at| {
+            u32::from_le_bytes(block[at..at + 4].try_into().expect("four bytes"))
+        });
         let low = &block[low..low + 16];
         let number = |i: usize, nibble: u8| nibble | ((bits >> i & 1) << 4) as u8;
-        self.q.extend(low.iter().enumerate().map(|(i, byte)| number(i, byte & 15)));
-        self.q.extend(low.iter().enumerate().map(|(i, byte)| number(i + 16, byte >> 4)));
+        self.q
+            .extend(low.iter().enumerate().map(|(i, byte)| number(i, byte & 15)));
+        self.q
+            .extend(low.iter().enumerate().map(|(i, byte)| number(i + 16, byte >> 4)));
     }
 
     /// Q4_K and Q5_K: eight blocks of 32 with six-bit scales and minima under two half floats.
@@ -103,14 +107,17 @@ impl Row {
     /// Q6_K: sixteen blocks of 16 with eight-bit scales under one half float.
     fn q6k(&mut self, block: &[u8]) {
         let d = half_at(block, 208);
-        self.scale.extend(block[192..208].iter().map(|&scale| d * f32::from(scale as i8)));
+        self.scale
+            .extend(block[192..208].iter().map(|&scale| d * f32::from(scale as i8)));
         for half in 0..2 {
             let (low, high) = (&block[half * 64..][..64], &block[128 + half * 32..][..32]);
             for quarter in 0..4 {
                 let low = &low[quarter % 2 * 32..][..32];
-                self.q.extend(low.iter().zip(high).map(|(low, high)| {
-                    (low >> (quarter / 2 * 4) & 15) | (high >> (quarter * 2) & 3) << 4
-                }));
+                self.q.extend(
+                    low.iter().zip(high).map(|(low, high)| {
+                        (low >> (quarter / 2 * 4) & 15) | (high >> (quarter * 2) & 3) << 4
+                    }),
+                );
             }
         }
     }
@@ -128,7 +135,13 @@ mod tests {
         let source = Tensor::randn(0f32, 1.0, (3, 512), &Device::Cpu).unwrap();
         for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
             let quantised = QTensor::quantize(&source, dtype).unwrap();
-            let expected: Vec<f32> = quantised.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let expected: Vec<f32> = quantised
+                .dequantize(&Device::Cpu)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1()
+                .unwrap();
             let format = format(dtype).unwrap();
             let mut row = Row::default();
             unpack(dtype, &quantised.data().unwrap(), &mut row);
@@ -139,7 +152,10 @@ mod tests {
                     Some(zero) => scale * (f32::from(row.q[i]) - f32::from(zero)),
                     None => scale * f32::from(row.q[i]) + row.min[i / format.block],
                 };
-                assert!((w - expected).abs() <= 1e-6 * scale.abs() * 64.0, "{dtype:?} {i}: {w} {expected}");
+                assert!(
+                    (w - expected).abs() <= 1e-6 * scale.abs() * 64.0,
+                    "{dtype:?} {i}: {w} {expected}"
+                );
             }
         }
     }
