@@ -2,13 +2,16 @@
 //!
 //! Data flows one way: [`profile`] (what to do) → [`load`] (when) → [`client`] (doing it) → [`measure`] (what it
 //! meant) → [`report`] (showing it). [`engine`] and [`model`] bring up what is tested, [`telemetry`] watches the
-//! machine, and `run` is the page on which all of it meets.
+//! machine, and [`run`] is the page on which all of it meets.
 
+pub mod cli;
 pub mod client;
+pub mod commands;
 pub mod engine;
 pub mod load;
 pub mod measure;
 pub mod model;
 pub mod profile;
 pub mod report;
+pub mod run;
 pub mod telemetry;

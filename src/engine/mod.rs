@@ -1,1 +1,41 @@
-//! Who is tested: engine recipes, and the processes they start.
+//! Who is tested: what is known of each engine ([`Recipe`]), how its program is had ([`ensure`], [`install`]), and its
+//! server's life from start to stop ([`start`], [`attach`], [`Running`]).
+//!
+//! An engine is always another process, reached through the same socket as anyone's server.
+
+mod build;
+mod catalogue;
+mod check;
+mod error;
+pub mod guard;
+mod install;
+mod locate;
+mod log;
+mod probe;
+mod process;
+mod recipe;
+mod server;
+
+pub use catalogue::{checkout, recipe, recipes};
+pub use check::{Findings, check};
+pub use error::EngineError;
+pub use install::install;
+pub use locate::{Availability, Listed, Program, ensure, list};
+pub use process::{Exit, this_program};
+pub use recipe::{
+    Build, Dialect, Find, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready, Recipe, RecipeError,
+    Serve,
+};
+pub use server::{Effective, Running, Settings, attach, start};
+
+/// Someone who is told what goes on, at least every few seconds, while something takes long.
+pub trait Progress: Sync {
+    /// One line about what goes on now.
+    fn status(&self, message: &str);
+}
+
+impl<F: Fn(&str) + Sync> Progress for F {
+    fn status(&self, message: &str) {
+        self(message);
+    }
+}

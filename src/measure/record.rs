@@ -39,7 +39,7 @@ pub struct Latencies {
 }
 
 /// One second of a step, for the timeline.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Second {
     /// Start of the second, in whole seconds since the start of the run.
     pub at_s: u64,
@@ -53,16 +53,16 @@ pub struct Second {
     pub output_tokens: u64,
     /// Output events that arrived in this second.
     pub events: u64,
-    /// Requests sent, ended well and failed in this second.
+    /// Requests sent in this second.
     pub sent: u64,
     /// Requests whose stream ended well in this second.
     pub ok: u64,
     /// Requests that failed in this second.
     pub failed: u64,
-    /// TTFT in nanoseconds of the requests whose first token arrived in this second (2 significant digits).
-    pub ttft: Histogram<u64>,
-    /// Gaps in nanoseconds between output events that ended in this second (2 significant digits).
-    pub itl: Histogram<u64>,
+    /// Median and 99th percentile, in nanoseconds within 3 %, of the TTFT of first tokens that arrived in this second.
+    pub ttft_ns: Option<(u64, u64)>,
+    /// The same of the gaps between output events that ended in this second.
+    pub itl_ns: Option<(u64, u64)>,
 }
 
 /// Everything one step measured. Shards of one step merge into one record.
@@ -86,7 +86,7 @@ pub struct StepRecord {
     pub input_tokens: u64,
     /// Output tokens of the requests sent inside the window that succeeded.
     pub output_tokens: u64,
-    /// Output events, output tokens and input tokens of the whole step, to be held against the server's own count.
+    /// Output events of the whole step, to be held against the server's own count.
     pub all_events: u64,
     /// Output tokens of the whole step.
     pub all_output_tokens: u64,

@@ -103,6 +103,18 @@ pub struct Sink {
 }
 
 impl Sink {
+    /// A sink and the end its samples come out of, with room for `capacity` of them in between.
+    pub fn new(capacity: usize) -> (Sink, Receiver<Sample>) {
+        let (sender, receiver) = sync_channel(capacity);
+        let lost = Arc::default();
+        (Sink { sender, lost }, receiver)
+    }
+
+    /// Samples dropped so far.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Hands over a sample. When the disk is so slow that the backlog is full, the line is dropped and counted: a
     /// stream that waited for the disk would be a measuring error.
     pub fn send(&self, sample: Sample) {
@@ -124,15 +136,11 @@ impl Writer {
     /// Starts writing to `path`; `engines` are the names behind the numbers of the samples.
     pub(super) fn start(path: &Path, engines: Vec<String>) -> io::Result<Writer> {
         let file = File::create_new(path)?;
-        let (sender, receiver) = sync_channel(BACKLOG);
-        let lost = Arc::new(AtomicU64::new(0));
+        let (sink, receiver) = Sink::new(BACKLOG);
+        let lost = Arc::clone(&sink.lost);
         let thread = std::thread::Builder::new()
             .name("requests".to_owned())
             .spawn(move || write_all(&receiver, BufWriter::new(file), &engines))?;
-        let sink = Sink {
-            sender,
-            lost: Arc::clone(&lost),
-        };
         Ok(Writer {
             sink: Some(sink),
             thread: Some(thread),

@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(timeline.lines().count(), 25);
         assert_eq!(
             timeline.lines().nth(3),
-            Some("candle,0,0,2,1,4,4,3,200,200,3,3,0,20.054015,20.054015,,,,,,")
+            Some("candle,0,0,2,1,4,4,3,200,200,3,3,0,20,20,,,,,,")
         );
     }
 

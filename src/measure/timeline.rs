@@ -101,14 +101,10 @@ pub(super) fn append(
 
 /// TTFT p50 and p99, ITL p50 and p99 of a second, in milliseconds.
 fn latencies_ms(second: &Second) -> [Option<f64>; 4] {
-    let at =
-        |h: &hdrhistogram::Histogram<u64>, q| (!h.is_empty()).then(|| h.value_at_quantile(q) as f64 / 1e6);
-    [
-        at(&second.ttft, 0.5),
-        at(&second.ttft, 0.99),
-        at(&second.itl, 0.5),
-        at(&second.itl, 0.99),
-    ]
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let pair = |latency: Option<(u64, u64)>| [latency.map(|l| ms(l.0)), latency.map(|l| ms(l.1))];
+    let ([ttft_p50, ttft_p99], [itl_p50, itl_p99]) = (pair(second.ttft_ns), pair(second.itl_ns));
+    [ttft_p50, ttft_p99, itl_p50, itl_p99]
 }
 
 fn cell(value: Option<impl ToString>) -> String {

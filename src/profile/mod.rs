@@ -1,22 +1,43 @@
 //! What to do: a validated [`Profile`], its TOML file, ranges such as `10..100`, and the prompts (seeded, pure).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// A length in tokens: fixed, or drawn from a normal distribution and cut at 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Length {
-    /// Mean, in tokens.
-    pub mean: u32,
-    /// Standard deviation, in tokens; 0 for a fixed length.
-    pub stddev: u32,
-}
+pub mod dataset;
+pub mod duration;
+mod error;
+mod file;
+mod header;
+mod length;
+mod nearest;
+mod plan;
+mod prompts;
+mod resolve;
+mod settings;
+mod slo;
+mod users;
+mod words;
+
+pub use error::Error;
+pub use file::shipped;
+pub use header::Header;
+pub use length::Length;
+pub use nearest::nearest;
+pub use plan::Planned;
+pub use prompts::{Dialect, Prompts};
+pub use settings::{
+    LoadSettings, MeasureSettings, ReportSettings, RequestSettings, ServerSettings, Settings,
+};
+pub use slo::Slo;
+pub use users::Users;
 
 /// How users warm up before the window opens. Both bounds must be met.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Warmup {
     /// At least this long after the last user started.
+    #[serde(rename = "duration_s", serialize_with = "duration::seconds")]
     pub duration: Duration,
     /// At least so many requests ended, per user.
     pub requests_per_user: u32,
@@ -26,12 +47,16 @@ pub struct Warmup {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Timeouts {
     /// For DNS, TCP and TLS.
+    #[serde(rename = "connect_s", serialize_with = "duration::seconds")]
     pub connect: Duration,
     /// From `sent` to the first output.
+    #[serde(rename = "first_token_s", serialize_with = "duration::seconds")]
     pub first_token: Duration,
     /// Between two arrivals after the first output.
+    #[serde(rename = "stall_s", serialize_with = "duration::seconds")]
     pub stall: Duration,
     /// For the whole request.
+    #[serde(rename = "total_s", serialize_with = "duration::seconds")]
     pub total: Duration,
 }
 
@@ -40,7 +65,7 @@ pub struct Timeouts {
 pub struct Step {
     /// Concurrent users.
     pub users: u32,
-    /// Input sequence length wanted.
+    /// Input sequence length wanted; a mean of 0 where the dataset decides.
     pub isl: Length,
     /// Output sequence length asked for.
     pub osl: Length,
@@ -50,7 +75,153 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Extent {
     /// The window's length.
+    #[serde(rename = "duration_s", serialize_with = "duration::some_seconds")]
     pub duration: Option<Duration>,
     /// Requests sent inside the window.
     pub requests: Option<u64>,
+}
+
+/// The endpoint of OpenAI's API that is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Endpoint {
+    /// /v1/chat/completions
+    #[default]
+    Chat,
+    /// /v1/completions
+    Completions,
+}
+
+impl Endpoint {
+    /// The path under the server's address.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+        }
+    }
+}
+
+/// The form of what is printed at the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Tables for a terminal.
+    #[default]
+    Table,
+    /// The summary as JSON.
+    Json,
+    /// A line per engine and step.
+    Csv,
+    /// Tables for a document.
+    Markdown,
+}
+
+/// Where prompts come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Made to a wanted number of tokens.
+    Synthetic,
+    /// The small fixed set that is part of `loadtest`.
+    Questions,
+    /// A JSONL file.
+    File(PathBuf),
+}
+
+/// What is to be done, checked: every setting has its value. Serialises as the effective profile of `run.json`,
+/// in which durations are seconds, and of headers only the names stand.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Profile {
+    /// Name of the profile it started from.
+    pub name: String,
+    /// What the profile is for.
+    pub description: Option<String>,
+    /// Names of the engines to test, in order; empty when attached to a URL.
+    pub engines: Vec<String>,
+    /// A server that runs already.
+    pub url: Option<String>,
+    /// The model; always there with engines, and else whatever the server at `url` serves.
+    pub model: Option<String>,
+    /// Concurrency levels, in order.
+    pub users: Vec<u32>,
+    /// When a step is over.
+    pub extent: Extent,
+    /// Time over which the users of a step start.
+    #[serde(rename = "ramp_s", serialize_with = "duration::seconds")]
+    pub ramp: Duration,
+    /// How long requests in flight may take after the load stops.
+    #[serde(rename = "drain_s", serialize_with = "duration::seconds")]
+    pub drain: Duration,
+    /// What is sent.
+    pub requests: Requests,
+    /// What comes before the window of each step.
+    pub warmup: Warmup,
+    /// How often every step runs.
+    pub repeat: u32,
+    /// What a request must keep to count for goodput.
+    pub slo: Option<Slo>,
+    /// How engines are started.
+    pub server: Server,
+    /// What is shown and kept.
+    pub report: Report,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Requests {
+    /// Input lengths, each in steps of its own; one of mean 0 where a dataset decides.
+    pub isl: Vec<Length>,
+    /// Output lengths, each in steps of its own.
+    pub osl: Vec<Length>,
+    /// Where prompts come from.
+    pub source: Source,
+    /// Tokens that all prompts start with.
+    pub shared_prefix: u32,
+    /// Whether all output tokens asked for are generated, past the model's own end.
+    pub ignore_eos: bool,
+    /// Sampling temperature; the server's default when absent.
+    pub temperature: Option<f64>,
+    /// Nucleus sampling; the server's default when absent.
+    pub top_p: Option<f64>,
+    /// Seed of prompts, lengths and sampling.
+    pub seed: u64,
+    /// The endpoint asked.
+    pub endpoint: Endpoint,
+    /// A tokenizer that the user named.
+    pub tokenizer: Option<PathBuf>,
+    /// Headers that go with every request.
+    pub headers: Vec<Header>,
+    /// How long to wait for the server.
+    pub timeouts: Timeouts,
+}
+
+/// How engines are started.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Server {
+    /// Threads to compute with; the engine's default when absent.
+    pub threads: Option<u32>,
+    /// Sequences to run at once.
+    pub parallel: u32,
+    /// Tokens of context for each sequence.
+    pub context: u32,
+    /// How the engine holds its weights; its own choice when absent.
+    pub weights: Option<String>,
+    /// More arguments for the engine's command line.
+    pub args: Vec<String>,
+}
+
+/// What is shown and kept.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Folder of the run's files, if the user named one.
+    pub output: Option<PathBuf>,
+    /// What to print at the end.
+    pub format: Format,
+    /// Print the result alone.
+    pub quiet: bool,
+    /// Whether to show live progress.
+    pub progress: bool,
+    /// Whether failed verdicts and objectives end with exit code 3.
+    pub strict: bool,
 }

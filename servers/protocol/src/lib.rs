@@ -1,1 +1,13 @@
-//! x
+//! OpenAI wire types, shared by the load generator and every server: what a request asks, what a response
+//! says, and a borrowed reading of one streamed chunk for the client's hot path.
+
+mod chunk;
+mod request;
+mod response;
+
+pub use chunk::{ChoiceRef, ChunkRef, DeltaRef, ErrorRef, FunctionRef, Text, ToolCallRef, UsageRef};
+pub use request::{ChatRequest, CompletionRequest, Params, Prompt, RequestError, Stop, StreamOptions};
+pub use response::{
+    ChatChoice, ChatCompletion, ChatMessage, Completion, CompletionChoice, ErrorBody, ErrorDetail, Model,
+    Models, Usage,
+};

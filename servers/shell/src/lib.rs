@@ -1,1 +1,29 @@
-//! x
+//! The OpenAI-compatible streaming server that inference engines plug into.
+//!
+//! A request flows one way: [`routes`] takes it from the socket, [`call`] checks it, a [`Generator`] turns it
+//! into a stream of [`Event`]s, [`frames`] renders those as server-sent events. The generator of an engine is the
+//! scheduler; the one of the `reference` binary is a known schedule.
+
+mod args;
+pub mod call;
+pub mod engine;
+pub mod frames;
+mod generate;
+pub mod listen;
+mod metrics;
+mod plan;
+mod refusal;
+pub mod routes;
+mod sample;
+mod scheduler;
+mod serve;
+mod text;
+
+pub use args::ServeArgs;
+pub use engine::{Engine, EngineInfo, Rows};
+pub use generate::{Event, Finish, Generation, Generator, Input, Request};
+pub use metrics::{Metrics, Outcome};
+pub use refusal::Refusal;
+pub use scheduler::{Limits, Scheduler, Worker};
+pub use serve::serve;
+pub use text::TextModel;

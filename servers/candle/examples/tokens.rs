@@ -1,0 +1,89 @@
+//! Tokens a second of whole steps on the CPU, for each form of weights and number of sequences.
+//!
+//! `cargo run --release --example tokens -- MODEL.gguf [THREADS]`. Each sequence holds 100 to 120 tokens. The figure is
+//! that of the fastest step, which other work on the machine disturbs least.
+
+use candle_core::{DType, Device};
+use loadtest_candle::Forward;
+use loadtest_candle::forward_cpu::CpuForward;
+use loadtest_candle::forward_tensor::TensorForward;
+use loadtest_candle::linear::Kernel;
+use loadtest_candle::linear::tensor::Form;
+use loadtest_candle::source::Source;
+use loadtest_shell::Rows;
+use std::time::Instant;
+
+const PROMPT: usize = 100;
+const STEPS: usize = 20;
+const SEQUENCES: [usize; 4] = [1, 4, 16, 64];
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let path = args.next().expect("the path of a model");
+    let threads = args.next().map_or(Ok(2), |threads| threads.parse())?;
+    println!(
+        "{:<24}{:>8}{:>10}{:>8}{:>8}{:>8}{:>8}",
+        "weights", "MB", "prefill", "1", "4", "16", "64"
+    );
+    let source = || Source::open(path.as_ref());
+    for kernel in Kernel::available()
+        .into_iter()
+        .filter(|kernel| !matches!(kernel, Kernel::Scalar))
+    {
+        let model = CpuForward::load(&mut source()?, kernel, threads)?;
+        measure(&format!("affine8 ({})", kernel.name()), model)?;
+    }
+    for (name, form) in [
+        ("quantized", Form::Quantized),
+        ("q8", Form::Q8),
+        ("dense f32", Form::Dense(DType::F32)),
+    ] {
+        measure(name, TensorForward::load(&mut source()?, form, &Device::Cpu)?)?;
+    }
+    Ok(())
+}
+
+fn measure(name: &str, mut model: impl Forward) -> anyhow::Result<()> {
+    let mut logits = Vec::new();
+    let prompt: Vec<u32> = (0..PROMPT as u32).map(|i| 100 + i * 7).collect();
+    let mut prefill = f64::MAX;
+    print!("{name:<24}{:>8}", model.weights_bytes() / 1_000_000);
+    let mut decode = [f64::MAX; SEQUENCES.len()];
+    for (sequences, best) in SEQUENCES.into_iter().zip(&mut decode) {
+        model.prepare(sequences, PROMPT + STEPS)?;
+        for slot in 0..sequences {
+            let start = Instant::now();
+            model.step(
+                &[Rows {
+                    slot,
+                    position: 0,
+                    tokens: &prompt,
+                    logits: true,
+                }],
+                &mut logits,
+            )?;
+            prefill = prefill.min(start.elapsed().as_secs_f64());
+        }
+        for position in PROMPT..PROMPT + STEPS {
+            let token = [500];
+            let batch: Vec<_> = (0..sequences)
+                .map(|slot| Rows {
+                    slot,
+                    position,
+                    tokens: &token,
+                    logits: true,
+                })
+                .collect();
+            let start = Instant::now();
+            model.step(&batch, &mut logits)?;
+            *best = best.min(start.elapsed().as_secs_f64());
+        }
+    }
+    print!("{:>10.0}", PROMPT as f64 / prefill);
+    SEQUENCES
+        .iter()
+        .zip(decode)
+        .for_each(|(sequences, best)| print!("{:>8.0}", *sequences as f64 / best));
+    println!();
+    Ok(())
+}

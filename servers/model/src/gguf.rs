@@ -1,0 +1,469 @@
+//! Metadata of GGUF files: the header, the key-value pairs and the tensor table, never the tensor data.
+//!
+//! The format is described in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Every length is checked
+//! against the bytes that are left in the file before anything is allocated.
+
+use crate::ModelError;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+const MAGIC: &[u8; 4] = b"GGUF";
+const DEFAULT_ALIGNMENT: u64 = 32;
+/// Arrays of arrays are legal, but no model has them deeper than this.
+const MAX_DEPTH: usize = 4;
+
+/// A value of the metadata. Integers and floats are widened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Any unsigned integer.
+    Unsigned(u64),
+    /// Any signed integer.
+    Signed(i64),
+    /// `f32` or `f64`.
+    Float(f64),
+    /// A boolean.
+    Bool(bool),
+    /// A string; bytes that are not UTF-8 are replaced.
+    Text(String),
+    /// An array; all elements have the same type.
+    Array(Vec<Value>),
+}
+
+impl Value {
+    /// The value as an unsigned integer, if it is a non-negative integer.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Value::Unsigned(n) => Some(n),
+            Value::Signed(n) => u64::try_from(n).ok(),
+            _ => None,
+        }
+    }
+
+    /// The value as a float, if it is a number.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Value::Float(x) => Some(x),
+            Value::Unsigned(n) => Some(n as f64),
+            Value::Signed(n) => Some(n as f64),
+            _ => None,
+        }
+    }
+
+    /// The value as a boolean, if it is one.
+    pub fn as_bool(&self) -> Option<bool> {
+        match *self {
+            Value::Bool(b) => Some(b),
+            _ => None,
+        }
+    }
+
+    /// The value as text, if it is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::Text(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// The elements, if the value is an array.
+    pub fn as_array(&self) -> Option<&[Value]> {
+        match self {
+            Value::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+}
+
+/// The metadata of one GGUF file whose size fits its tensor table.
+#[derive(Debug)]
+pub struct Gguf {
+    metadata: HashMap<String, Value>,
+    tensors: u64,
+    expected_bytes: u64,
+}
+
+impl Gguf {
+    /// Reads the metadata of the file at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not a little-endian GGUF file of version 2 or 3, holds impossible lengths, or
+    /// has fewer bytes than its tensor table implies.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let io = |source| ModelError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        let mut reader = Reader {
+            input: BufReader::new(file),
+            path,
+            size,
+            position: 0,
+        };
+        reader.gguf()
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// The value under `key`, if it is a string.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key)?.as_str()
+    }
+
+    /// The value under `key`, if it is a non-negative integer.
+    pub fn unsigned(&self, key: &str) -> Option<u64> {
+        self.get(key)?.as_u64()
+    }
+
+    /// The value under `key`, if it is a boolean.
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        self.get(key)?.as_bool()
+    }
+
+    /// The value under `key`, if it is an array.
+    pub fn array(&self, key: &str) -> Option<&[Value]> {
+        self.get(key)?.as_array()
+    }
+
+    /// The model's architecture, as in `llama`: the prefix of its own keys.
+    pub fn architecture(&self) -> Option<&str> {
+        self.text("general.architecture")
+    }
+
+    /// Number of tensors in the file.
+    pub fn tensors(&self) -> u64 {
+        self.tensors
+    }
+
+    /// The least size in bytes that a whole file with this tensor table has.
+    pub fn expected_bytes(&self) -> u64 {
+        self.expected_bytes
+    }
+}
+
+/// Elements and bytes of one block of a tensor type, by its number in the format; `None` for a type unknown here,
+/// of which only the start is then checked.
+fn block(kind: u32) -> Option<(u64, u64)> {
+    Some(match kind {
+        0 | 26 => (1, 4),      // F32, I32
+        1 | 25 | 30 => (1, 2), // F16, I16, BF16
+        2 | 20 => (32, 18),    // Q4_0, IQ4_NL
+        3 => (32, 20),         // Q4_1
+        6 => (32, 22),         // Q5_0
+        7 => (32, 24),         // Q5_1
+        8 => (32, 34),         // Q8_0
+        9 => (32, 36),         // Q8_1
+        10 => (256, 84),       // Q2_K
+        11 | 21 => (256, 110), // Q3_K, IQ3_S
+        12 => (256, 144),      // Q4_K
+        13 => (256, 176),      // Q5_K
+        14 => (256, 210),      // Q6_K
+        15 => (256, 292),      // Q8_K
+        16 | 35 => (256, 66),  // IQ2_XXS, TQ2_0
+        17 => (256, 74),       // IQ2_XS
+        18 => (256, 98),       // IQ3_XXS
+        19 => (256, 50),       // IQ1_S
+        22 => (256, 82),       // IQ2_S
+        23 => (256, 136),      // IQ4_XS
+        24 => (1, 1),          // I8
+        27 | 28 => (1, 8),     // I64, F64
+        29 => (256, 56),       // IQ1_M
+        34 => (256, 54),       // TQ1_0
+        39 => (32, 17),        // MXFP4
+        _ => return None,
+    })
+}
+
+struct Reader<'a, R> {
+    input: R,
+    path: &'a Path,
+    size: u64,
+    position: u64,
+}
+
+impl<R: Read> Reader<'_, R> {
+    fn gguf(&mut self) -> Result<Gguf, ModelError> {
+        self.magic()?;
+        let version = self.u32()?;
+        if !(2..=3).contains(&version) {
+            let found = format!("version {version}; versions 2 and 3 in little-endian order are known");
+            return Err(ModelError::NotGguf {
+                path: self.path.to_owned(),
+                found,
+            });
+        }
+        let tensors = self.u64()?;
+        let pairs = self.u64()?;
+        let mut metadata = HashMap::new();
+        for _ in 0..pairs {
+            let key = self.text()?;
+            let kind = self.u32()?;
+            let value = self.value(kind, 0)?;
+            metadata.insert(key, value);
+        }
+        let alignment = metadata
+            .get("general.alignment")
+            .and_then(Value::as_u64)
+            .unwrap_or(DEFAULT_ALIGNMENT);
+        if alignment == 0 {
+            return Err(self.damaged("general.alignment is 0"));
+        }
+        let data_bytes = self.tensor_table(tensors)?;
+        let expected_bytes = match data_bytes {
+            0 => self.position,
+            _ => self
+                .position
+                .next_multiple_of(alignment)
+                .saturating_add(data_bytes),
+        };
+        if expected_bytes > self.size {
+            return Err(self.cut_short(expected_bytes));
+        }
+        Ok(Gguf {
+            metadata,
+            tensors,
+            expected_bytes,
+        })
+    }
+
+    fn magic(&mut self) -> Result<(), ModelError> {
+        if self.size < 4 {
+            return Err(self.cut_short(4));
+        }
+        let found = self.bytes::<4>()?;
+        if &found == MAGIC {
+            return Ok(());
+        }
+        let found = format!("it begins with `{}`, not `GGUF`", found.escape_ascii());
+        Err(ModelError::NotGguf {
+            path: self.path.to_owned(),
+            found,
+        })
+    }
+
+    /// Reads the tensor table and returns the bytes of tensor data that it implies.
+    fn tensor_table(&mut self, tensors: u64) -> Result<u64, ModelError> {
+        let mut data_bytes = 0;
+        for _ in 0..tensors {
+            let name = self.text()?;
+            let dimensions = self.u32()?;
+            let mut elements = 1u64;
+            for _ in 0..dimensions {
+                elements = elements.saturating_mul(self.u64()?);
+            }
+            let kind = self.u32()?;
+            let offset = self.u64()?;
+            let bytes = match block(kind) {
+                Some((per_block, bytes)) => elements.div_ceil(per_block).saturating_mul(bytes),
+                None => 1,
+            };
+            let Some(end) = offset.checked_add(bytes) else {
+                return Err(self.damaged(format!("tensor `{name}` has an impossible size")));
+            };
+            data_bytes = data_bytes.max(end);
+        }
+        Ok(data_bytes)
+    }
+
+    fn value(&mut self, kind: u32, depth: usize) -> Result<Value, ModelError> {
+        Ok(match kind {
+            0 => Value::Unsigned(u8::from_le_bytes(self.bytes()?).into()),
+            1 => Value::Signed(i8::from_le_bytes(self.bytes()?).into()),
+            2 => Value::Unsigned(u16::from_le_bytes(self.bytes()?).into()),
+            3 => Value::Signed(i16::from_le_bytes(self.bytes()?).into()),
+            4 => Value::Unsigned(self.u32()?.into()),
+            5 => Value::Signed(i32::from_le_bytes(self.bytes()?).into()),
+            6 => Value::Float(f32::from_le_bytes(self.bytes()?).into()),
+            7 => Value::Bool(self.bytes::<1>()? != [0]),
+            8 => Value::Text(self.text()?),
+            9 => self.array(depth)?,
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.bytes()?)),
+            12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
+            _ => return Err(self.damaged(format!("metadata value of unknown type {kind}"))),
+        })
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Value, ModelError> {
+        if depth == MAX_DEPTH {
+            return Err(self.damaged("arrays nested too deeply"));
+        }
+        let kind = self.u32()?;
+        let length = self.u64()?;
+        let least = match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            8 | 10..=12 => 8,
+            _ => 12,
+        };
+        self.must_hold(length.saturating_mul(least))?;
+        // Not reserved up front: a value takes more memory than the bytes that were checked.
+        let mut items = Vec::new();
+        for _ in 0..length {
+            items.push(self.value(kind, depth + 1)?);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn text(&mut self) -> Result<String, ModelError> {
+        let length = self.u64()?;
+        self.must_hold(length)?;
+        let mut bytes = vec![0; length as usize];
+        self.fill(&mut bytes)?;
+        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    fn u32(&mut self) -> Result<u32, ModelError> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, ModelError> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], ModelError> {
+        self.must_hold(N as u64)?;
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), ModelError> {
+        let io = |source| ModelError::Io {
+            path: self.path.to_owned(),
+            source,
+        };
+        self.input.read_exact(bytes).map_err(io)?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Fails unless at least `bytes` more are in the file.
+    fn must_hold(&self, bytes: u64) -> Result<(), ModelError> {
+        let expected = self.position.saturating_add(bytes);
+        if expected > self.size {
+            Err(self.cut_short(expected))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn cut_short(&self, expected: u64) -> ModelError {
+        ModelError::CutShort {
+            path: self.path.to_owned(),
+            expected,
+            found: self.size,
+        }
+    }
+
+    fn damaged(&self, what: impl Into<String>) -> ModelError {
+        ModelError::Damaged {
+            path: self.path.to_owned(),
+            what: what.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(out: &mut Vec<u8>, s: &str) {
+        out.extend((s.len() as u64).to_le_bytes());
+        out.extend(s.as_bytes());
+    }
+
+    /// A whole file: three pairs, one Q8_0 tensor of 64 elements.
+    fn sample() -> Vec<u8> {
+        let mut out = Vec::from(*MAGIC);
+        out.extend(3u32.to_le_bytes());
+        out.extend(1u64.to_le_bytes());
+        out.extend(3u64.to_le_bytes());
+        text(&mut out, "general.architecture");
+        out.extend(8u32.to_le_bytes());
+        text(&mut out, "llama");
+        text(&mut out, "llama.context_length");
+        out.extend(4u32.to_le_bytes());
+        out.extend(8192u32.to_le_bytes());
+        text(&mut out, "tokenizer.ggml.tokens");
+        out.extend(9u32.to_le_bytes());
+        out.extend(8u32.to_le_bytes());
+        out.extend(2u64.to_le_bytes());
+        text(&mut out, "a");
+        text(&mut out, "b");
+        text(&mut out, "w");
+        out.extend(2u32.to_le_bytes());
+        out.extend(32u64.to_le_bytes());
+        out.extend(2u64.to_le_bytes());
+        out.extend(8u32.to_le_bytes());
+        out.extend(0u64.to_le_bytes());
+        out.resize(out.len().next_multiple_of(32) + 2 * 34, 0);
+        out
+    }
+
+    fn read(bytes: &[u8]) -> Result<Gguf, ModelError> {
+        Reader {
+            input: bytes,
+            path: Path::new("m.gguf"),
+            size: bytes.len() as u64,
+            position: 0,
+        }
+        .gguf()
+    }
+
+    #[test]
+    fn reads_pairs_and_the_expected_size() {
+        let bytes = sample();
+        let gguf = read(&bytes).unwrap();
+        assert_eq!(gguf.architecture(), Some("llama"));
+        assert_eq!(gguf.unsigned("llama.context_length"), Some(8192));
+        assert_eq!(gguf.array("tokenizer.ggml.tokens").map(<[Value]>::len), Some(2));
+        assert_eq!((gguf.tensors(), gguf.expected_bytes()), (1, bytes.len() as u64));
+    }
+
+    #[test]
+    fn a_cut_in_the_tensor_data_names_both_sizes() {
+        let bytes = sample();
+        let error = read(&bytes[..bytes.len() - 1]).unwrap_err().to_string();
+        let sizes = format!("expected {} bytes, found {}", bytes.len(), bytes.len() - 1);
+        assert!(error.contains(&sizes), "{error}");
+    }
+
+    #[test]
+    fn another_format_is_named_by_its_first_bytes() {
+        let error = read(b"PK\x03\x04 and more").unwrap_err().to_string();
+        assert!(
+            error.contains("not a GGUF file") && error.contains(r"PK\x03\x04"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_absurd_length_is_refused_before_it_is_allocated() {
+        let mut bytes = sample();
+        bytes[24..32].copy_from_slice(&(u64::MAX / 2).to_le_bytes()); // length of the first key
+        assert!(matches!(read(&bytes), Err(ModelError::CutShort { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn every_truncation_is_an_error(keep in 0..sample().len()) {
+            prop_assert!(read(&sample()[..keep]).is_err());
+        }
+
+        #[test]
+        fn damage_never_panics(at in 0..sample().len(), byte: u8) {
+            let mut bytes = sample();
+            bytes[at] = byte;
+            let _ = read(&bytes);
+        }
+    }
+}

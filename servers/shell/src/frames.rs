@@ -1,0 +1,387 @@
+//! The answer's form: server-sent events as OpenAI's API sends them, or one JSON body.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use loadtest_protocol::{ChatChoice, ChatCompletion, ChatMessage, Completion, CompletionChoice, Usage};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::call::{Call, Endpoint};
+use crate::{Event, Finish, Generation, Metrics, Outcome, Refusal};
+
+/// What a frame of a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The first chunk of a chat, which only names the role.
+    Role,
+    /// Generated text.
+    Output,
+    /// The chunk with the finish reason.
+    Finish,
+    /// The chunk that only counts tokens.
+    Usage,
+    /// `[DONE]`.
+    Done,
+    /// An error in mid-stream.
+    Error,
+}
+
+/// One server-sent event, rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is.
+    pub kind: Kind,
+    /// Tokens that became visible with it.
+    pub tokens: u64,
+    /// The event with its blank line.
+    pub bytes: Bytes,
+}
+
+/// Who answers, as responses name it.
+#[derive(Debug, Clone, Copy)]
+pub struct Answerer<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// Which configuration answers.
+    pub fingerprint: &'a str,
+}
+
+/// Name and time of one response.
+struct Stamp {
+    id: String,
+    created: u64,
+}
+
+impl Stamp {
+    fn new(endpoint: Endpoint) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let prefix = match endpoint {
+            Endpoint::Chat => "chatcmpl",
+            Endpoint::Completions => "cmpl",
+        };
+        let id = format!(
+            "{prefix}-{:x}-{:x}",
+            now.as_nanos() as u64,
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        Self {
+            id,
+            created: now.as_secs(),
+        }
+    }
+}
+
+/// Renders the chunks of one stream. All but the text is rendered once.
+struct ChunkWriter {
+    endpoint: Endpoint,
+    /// `data: {"id":...,"choices":[`
+    head: String,
+    include_usage: bool,
+    continuous_usage: bool,
+    prompt_tokens: u64,
+}
+
+impl ChunkWriter {
+    fn new(call: &Call, answerer: Answerer<'_>, prompt_tokens: u64) -> Self {
+        let Stamp { id, created } = Stamp::new(call.endpoint);
+        let object = match call.endpoint {
+            Endpoint::Chat => "chat.completion.chunk",
+            Endpoint::Completions => "text_completion",
+        };
+        let (id, model, fingerprint) = (json!(id), json!(answerer.model), json!(answerer.fingerprint));
+        let head = format!(
+            "data: {{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},\
+             \"system_fingerprint\":{fingerprint},\"choices\":["
+        );
+        Self {
+            endpoint: call.endpoint,
+            head,
+            include_usage: call.include_usage,
+            continuous_usage: call.continuous_usage,
+            prompt_tokens,
+        }
+    }
+
+    /// A chunk with one choice; `generated` counts the tokens so far.
+    fn chunk(&self, piece: Piece<'_>, generated: u64) -> Bytes {
+        let mut out = Vec::with_capacity(self.head.len() + 160);
+        out.extend_from_slice(self.head.as_bytes());
+        let (open, text, close) = match (self.endpoint, piece) {
+            (Endpoint::Chat, Piece::Role) => (
+                r#"{"index":0,"delta":{"role":"assistant","content":"#,
+                Some(""),
+                "},\"finish_reason\":null}]",
+            ),
+            (Endpoint::Chat, Piece::Text(text)) => (
+                r#"{"index":0,"delta":{"content":"#,
+                Some(text),
+                "},\"finish_reason\":null}]",
+            ),
+            (Endpoint::Chat, Piece::Finish(reason)) => (
+                r#"{"index":0,"delta":{},"finish_reason":"#,
+                Some(reason.as_str()),
+                "}]",
+            ),
+            (Endpoint::Completions, Piece::Text(text)) => (
+                r#"{"index":0,"text":"#,
+                Some(text),
+                ",\"logprobs\":null,\"finish_reason\":null}]",
+            ),
+            (Endpoint::Completions, Piece::Finish(reason)) => (
+                r#"{"index":0,"text":"","logprobs":null,"finish_reason":"#,
+                Some(reason.as_str()),
+                "}]",
+            ),
+            (_, Piece::Role | Piece::Nothing) => ("", None, "]"),
+        };
+        out.extend_from_slice(open.as_bytes());
+        if let Some(text) = text {
+            // Writing a string to a vector does not fail.
+            let _ = serde_json::to_writer(&mut out, text);
+        }
+        out.extend_from_slice(close.as_bytes());
+        if self.continuous_usage || matches!(piece, Piece::Nothing) {
+            out.extend_from_slice(b",\"usage\":");
+            let _ = serde_json::to_writer(&mut out, &Usage::new(self.prompt_tokens, generated));
+        } else if self.include_usage {
+            out.extend_from_slice(b",\"usage\":null");
+        }
+        out.extend_from_slice(b"}\n\n");
+        out.into()
+    }
+}
+
+/// What a chunk tells.
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    Role,
+    Text(&'a str),
+    Finish(Finish),
+    /// No choice, only usage.
+    Nothing,
+}
+
+/// A generation as a stream of rendered events. Dropping it cancels the generation.
+pub struct Frames {
+    writer: ChunkWriter,
+    generation: Generation,
+    generated: u64,
+    /// Rendered, not yet taken.
+    ready: VecDeque<Frame>,
+    ending: Ending,
+}
+
+impl Frames {
+    /// The frames that answer `call`.
+    pub fn new(call: &Call, answerer: Answerer<'_>, generation: Generation, metrics: Arc<Metrics>) -> Self {
+        let writer = ChunkWriter::new(call, answerer, generation.prompt_tokens);
+        let mut frames = Self {
+            writer,
+            generation,
+            generated: 0,
+            ready: VecDeque::with_capacity(4),
+            ending: Ending::new(metrics),
+        };
+        if call.endpoint == Endpoint::Chat {
+            frames.push(Kind::Role, 0, Piece::Role);
+        }
+        frames
+    }
+
+    fn push(&mut self, kind: Kind, tokens: u64, piece: Piece<'_>) {
+        self.generated += tokens;
+        let bytes = self.writer.chunk(piece, self.generated);
+        self.ready.push_back(Frame { kind, tokens, bytes });
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Output { text, tokens } => self.push(Kind::Output, tokens, Piece::Text(&text)),
+            Event::Finish { reason, tokens } => {
+                self.push(Kind::Finish, tokens, Piece::Finish(reason));
+                if self.writer.include_usage {
+                    self.push(Kind::Usage, 0, Piece::Nothing);
+                }
+                let done = Bytes::from_static(b"data: [DONE]\n\n");
+                self.ready.push_back(Frame {
+                    kind: Kind::Done,
+                    tokens: 0,
+                    bytes: done,
+                });
+                self.ending.is(reason.into());
+            }
+            Event::Failed(message) => {
+                let error = json!({ "error": Refusal::internal(message).detail });
+                let bytes = Bytes::from(format!("data: {error}\n\n"));
+                self.ready.push_back(Frame {
+                    kind: Kind::Error,
+                    tokens: 0,
+                    bytes,
+                });
+                self.ending.is(Outcome::Failed);
+            }
+        }
+    }
+}
+
+impl Stream for Frames {
+    type Item = Frame;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Poll::Ready(Some(frame));
+            }
+            if self.ending.known() {
+                return Poll::Ready(None);
+            }
+            match self.generation.events.poll_next_unpin(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(event)) => self.take_in(event),
+                Poll::Ready(None) => self.take_in(Event::Failed("The engine stopped.".to_owned())),
+            }
+        }
+    }
+}
+
+/// An answer that is no stream.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Whole {
+    /// To a chat.
+    Chat(ChatCompletion),
+    /// To a completion.
+    Completions(Completion),
+}
+
+impl Whole {
+    /// Tokens generated for it.
+    pub fn generated(&self) -> u64 {
+        let (Self::Chat(ChatCompletion { usage, .. }) | Self::Completions(Completion { usage, .. })) = self;
+        usage.map_or(0, |usage| usage.completion_tokens)
+    }
+}
+
+/// The whole answer to `call` as one JSON body.
+///
+/// # Errors
+/// If the generation fails.
+pub async fn collect(
+    call: &Call,
+    answerer: Answerer<'_>,
+    mut generation: Generation,
+    metrics: Arc<Metrics>,
+) -> Result<Whole, Refusal> {
+    let mut ending = Ending::new(metrics);
+    let (mut output, mut generated) = (String::new(), 0);
+    let finish = loop {
+        match generation.events.next().await {
+            Some(Event::Output { text, tokens }) => {
+                output.push_str(&text);
+                generated += tokens;
+            }
+            Some(Event::Finish { reason, tokens }) => {
+                generated += tokens;
+                break reason;
+            }
+            failed => {
+                ending.is(Outcome::Failed);
+                let Some(Event::Failed(message)) = failed else {
+                    return Err(Refusal::internal("The engine stopped."));
+                };
+                return Err(Refusal::internal(message));
+            }
+        }
+    };
+    ending.is(finish.into());
+    let Stamp { id, created } = Stamp::new(call.endpoint);
+    let (model, system_fingerprint) = (answerer.model.to_owned(), Some(answerer.fingerprint.to_owned()));
+    let finish_reason = Some(finish.as_str().to_owned());
+    let usage = Some(Usage::new(generation.prompt_tokens, generated));
+    Ok(match call.endpoint {
+        Endpoint::Chat => {
+            let message = ChatMessage {
+                role: "assistant".to_owned(),
+                content: Some(output),
+            };
+            let choices = vec![ChatChoice {
+                index: 0,
+                message,
+                finish_reason,
+            }];
+            let object = "chat.completion".to_owned();
+            Whole::Chat(ChatCompletion {
+                id,
+                object,
+                created,
+                model,
+                system_fingerprint,
+                choices,
+                usage,
+            })
+        }
+        Endpoint::Completions => {
+            let choices = vec![CompletionChoice {
+                index: 0,
+                text: output,
+                finish_reason,
+            }];
+            let object = "text_completion".to_owned();
+            Whole::Completions(Completion {
+                id,
+                object,
+                created,
+                model,
+                system_fingerprint,
+                choices,
+                usage,
+            })
+        }
+    })
+}
+
+/// Counts how a request ended, once; one that is dropped before its end was cancelled.
+struct Ending {
+    metrics: Arc<Metrics>,
+    outcome: Option<Outcome>,
+}
+
+impl Ending {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            outcome: None,
+        }
+    }
+
+    fn is(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    fn known(&self) -> bool {
+        self.outcome.is_some()
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.metrics.ended(self.outcome.unwrap_or(Outcome::Cancelled));
+    }
+}
+
+impl From<Finish> for Outcome {
+    fn from(finish: Finish) -> Self {
+        match finish {
+            Finish::Stop => Self::Stop,
+            Finish::Length => Self::Length,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The command line: types only. Flags of a load test are the settings of a profile, under the same names.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::profile::Settings;
+
+/// Load-tests LLM inference servers: TTFT, ITL, throughput scaling and tail latency, with the client's own error
+/// beside every figure.
+///
+/// Without a command it runs a load test: the profile `quick` against the embedded engine, or what the flags say.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Something else than a load test.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The load test.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  loadtest                                            the profile `quick` against candle
+  loadtest --profile sustained-64                     64 users, 5 minutes, every engine it names
+  loadtest --users 10..100 --step 10                  one level of concurrency after another
+  loadtest --engine candle,llamacpp --users 16        the same load on two engines
+  loadtest --url http://host:8000 --model M           a server that runs already
+
+Exit codes: 0 done; 1 could not be done; 2 usage; 3 done, but a gate failed; 130 interrupted, with what was
+measured saved.";
+
+/// A load test.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Profile to start from: a name of loadprofiles/ or a .toml file; flags override it
+    #[arg(long, value_name = "NAME|PATH", help_heading = "What to test")]
+    pub profile: Option<String>,
+    /// Print the plan and stop
+    #[arg(long, help_heading = "What to test")]
+    pub dry_run: bool,
+    /// Key for the server, sent as a bearer token; never printed or saved
+    #[arg(
+        long,
+        env = "OPENAI_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        help_heading = "Requests"
+    )]
+    pub api_key: Option<Secret>,
+    /// Everything that a profile can say too.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// A text that must not be printed: its `Debug` form hides it, and it has no other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the request that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+/// What `loadtest` does besides load tests.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// List engines: kind, version, whether they are installed and what to do
+    Engines {
+        /// What to do with an engine; without it, all are listed.
+        #[command(subcommand)]
+        action: Option<EngineAction>,
+    },
+    /// Serve a model with an embedded engine, OpenAI-compatible and streaming
+    Serve(Serve),
+    /// Print a run's tables again, also of a run that was killed
+    Report {
+        /// The run's folder
+        run: PathBuf,
+        /// What to print
+        #[arg(long, value_enum, default_value = "table")]
+        format: crate::profile::Format,
+    },
+    /// Explain a metric: definition, unit, and how other tools read it
+    Explain {
+        /// The metric, e.g. ttft; without it, all are listed
+        metric: Option<String>,
+    },
+    /// List the models that have a name, or fetch one
+    Models {
+        /// What to do with a model; without it, all are listed.
+        #[command(subcommand)]
+        action: Option<ModelAction>,
+    },
+}
+
+/// What can be done with an engine.
+#[derive(Debug, Clone, Subcommand)]
+pub enum EngineAction {
+    /// List all engines
+    List,
+    /// Build or install an engine
+    Install {
+        /// The engine
+        name: String,
+    },
+    /// Start an engine, ask it for a few tokens, and stop it
+    Check {
+        /// The engine
+        name: String,
+        /// Model: a name of `loadtest models`, a path, or hf:owner/repo[/file]
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
+    },
+}
+
+/// What can be done with a model.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ModelAction {
+    /// List the models that have a name
+    List,
+    /// Download a model into the cache and verify it
+    Fetch {
+        /// A name, or hf:owner/repo[/file]
+        name: String,
+    },
+}
+
+/// A server to be run in the foreground.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// The engine
+    pub engine: String,
+    /// Model: a name of `loadtest models`, a path, or hf:owner/repo[/file]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// How the engine is started.
+    #[command(flatten)]
+    pub server: crate::profile::ServerSettings,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_as_it_was_read_last() {
+        let mut command = Cli::command().term_width(110);
+        insta::assert_snapshot!("help", command.render_help());
+        for name in ["engines", "serve", "report", "explain", "models"] {
+            let subcommand = command.find_subcommand_mut(name).expect("it is in the enum");
+            insta::assert_snapshot!(
+                format!("help_{name}"),
+                subcommand.clone().term_width(110).render_help()
+            );
+        }
+    }
+
+    #[test]
+    fn names_of_other_tools_are_known() {
+        let ours = parse("loadtest --users 8 --num-prompts 5 --engine a,b")
+            .unwrap()
+            .run
+            .settings;
+        let theirs = parse("loadtest --max-concurrency 8 --request-count 5 --engines a,b")
+            .unwrap()
+            .run
+            .settings;
+        assert_eq!(ours, theirs);
+        assert_eq!(
+            parse("loadtest --concurrency 8").unwrap().run.settings.load.users,
+            ours.load.users
+        );
+    }
+
+    #[test]
+    fn a_key_never_shows() {
+        let cli = parse("loadtest --api-key sesame --header Cookie:sesame").unwrap();
+        assert_eq!(cli.run.api_key.as_ref().map(Secret::reveal), Some("sesame"));
+        assert!(!format!("{cli:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn bad_flags_say_what_is_right() {
+        let lines = [
+            "loadtest --users 100..10",
+            "loadtest --users 0",
+            "loadtest --duration 30",
+            "loadtest --usres 10",
+            "loadtest --request-rate 5",
+            "loadtest --isl many",
+            "loadtest --goodput tftt:500",
+            "loadtest --format yaml",
+            "loadtest report",
+            "loadtest --users 4 engines",
+        ];
+        let errors: Vec<String> = lines
+            .iter()
+            .map(|line| parse(line).unwrap_err().to_string())
+            .collect();
+        insta::assert_snapshot!(errors.join("\n----\n"));
+        assert_eq!(parse(lines[0]).unwrap_err().exit_code(), 2);
+    }
+}

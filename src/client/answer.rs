@@ -1,0 +1,172 @@
+//! What the stream says: its events, read for output, usage and errors.
+
+use loadtest_protocol::ChunkRef;
+
+use super::Failure;
+use super::sse::Splitter;
+use super::stamped::Arrival;
+use crate::measure::{Event, Live, Outcome, Trace};
+
+/// The longest event taken, in bytes.
+const MAX_EVENT: usize = 1 << 20;
+
+/// The reader of one answer after the other.
+pub(super) struct Answer {
+    splitter: Splitter,
+    seen: Seen,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    done_ns: Option<u64>,
+    finished: bool,
+    failure: Option<Failure>,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self {
+            splitter: Splitter::new(MAX_EVENT),
+            seen: Seen::default(),
+        }
+    }
+}
+
+impl Answer {
+    /// Forgets the answer; keeps the memory.
+    pub fn clear(&mut self) {
+        self.splitter.reset();
+        self.seen = Seen::default();
+    }
+
+    /// Whether `[DONE]` has come.
+    pub fn is_done(&self) -> bool {
+        self.seen.done_ns.is_some()
+    }
+
+    /// Whether nothing is missing: `[DONE]`, or the reason why generation ended.
+    pub fn is_complete(&self) -> bool {
+        self.is_done() || self.seen.finished
+    }
+
+    /// When the stream was over.
+    pub fn end_ns(&self) -> Option<u64> {
+        self.seen.done_ns
+    }
+
+    /// Takes bytes of the body that came at `arrival`.
+    pub fn take(
+        &mut self,
+        data: &[u8],
+        arrival: Arrival,
+        trace: &mut Trace,
+        live: &Live,
+    ) -> Result<(), Failure> {
+        let Self { splitter, seen } = self;
+        let fed = splitter.feed(data, |event| {
+            if seen.failure.is_none() {
+                seen.event(event.data, event.is_error, arrival, trace, live);
+            }
+        });
+        if let Some(failure) = seen.failure.take() {
+            return Err(failure);
+        }
+        fed.map_err(|error| Failure::new(Outcome::Malformed, error.to_string()))
+    }
+
+    /// The body is over, since `arrival`: whether the answer is one.
+    pub fn finish(&mut self, arrival: Arrival, trace: &Trace) -> Result<(), Failure> {
+        if !self.is_complete() {
+            return Err(Failure::new(
+                Outcome::Truncated,
+                "the stream ended without `[DONE]` or a finish reason",
+            ));
+        }
+        self.seen.done_ns.get_or_insert(arrival.at_ns);
+        match trace.count() {
+            0 => Err(Failure::new(Outcome::Empty, "the stream carried no output")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Seen {
+    fn event(&mut self, data: &[u8], is_error: bool, arrival: Arrival, trace: &mut Trace, live: &Live) {
+        if data == b"[DONE]" {
+            self.done_ns.get_or_insert(arrival.at_ns);
+            return;
+        }
+        let chunk = match ChunkRef::parse(data) {
+            Ok(chunk) => chunk,
+            Err(_) if is_error => {
+                self.failure = Some(Failure::new(
+                    Outcome::ServerErrorEvent,
+                    String::from_utf8_lossy(data),
+                ));
+                return;
+            }
+            Err(error) => {
+                let message = format!(
+                    "an event is not what it should be: {error}: {}",
+                    String::from_utf8_lossy(data)
+                );
+                self.failure = Some(Failure::new(Outcome::Malformed, message));
+                return;
+            }
+        };
+        if chunk.error.is_some() || is_error {
+            let message = chunk.error.as_ref().map(|error| error.message.0.as_ref());
+            self.failure = Some(Failure::new(
+                Outcome::ServerErrorEvent,
+                message.unwrap_or("the server names an error"),
+            ));
+            return;
+        }
+        self.finished |= chunk.finish_reason().is_some();
+        let count = |tokens: Option<u64>| tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+        if let Some(usage) = chunk.usage {
+            trace.n_in = count(usage.prompt_tokens).or(trace.n_in);
+            trace.n_out = count(usage.completion_tokens).or(trace.n_out);
+        }
+        if chunk.carries_output() {
+            let tokens = chunk
+                .usage
+                .and_then(|usage| count(usage.completion_tokens))
+                .unwrap_or(0);
+            let lag_ns = u32::try_from(arrival.read_ns - arrival.at_ns).unwrap_or(u32::MAX);
+            match trace.push(Event {
+                at_ns: arrival.at_ns,
+                lag_ns,
+                tokens,
+            }) {
+                Some(gap_ns) => live.next_event(arrival.read_ns, gap_ns),
+                None => {
+                    let sent = trace.sent_ns.unwrap_or(arrival.at_ns);
+                    live.first_event(arrival.read_ns, arrival.at_ns.saturating_sub(sent));
+                }
+            }
+            if trace.first_visible_ns.is_none() && chunk.carries_visible_output() {
+                trace.first_visible_ns = Some(arrival.at_ns);
+            }
+        }
+    }
+}
+
+/// A refusal in words: the message in its JSON, or else its text.
+pub(super) fn refusal_message(status: u16, body: &[u8]) -> String {
+    let said = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|json| {
+            let error = json.get("error").unwrap_or(&json);
+            let message = error
+                .get("message")
+                .or_else(|| json.get("detail"))
+                .unwrap_or(error);
+            message.as_str().map(str::to_owned)
+        });
+    let said = said.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    match said.trim() {
+        "" => format!("HTTP {status}"),
+        said => format!("HTTP {status}: {said}"),
+    }
+}

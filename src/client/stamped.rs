@@ -1,0 +1,262 @@
+//! A TCP socket that knows when the bytes it reads had arrived.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::recv;
+use crate::measure::{Clock, WallOffset};
+
+/// When bytes came: arrival at this host, and the read that fetched them. Nanoseconds on the run's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// The kernel's receive timestamp of the last segment read, or `read_ns` where there is none.
+    pub at_ns: u64,
+    /// When the read had returned.
+    pub read_ns: u64,
+}
+
+/// How much of a backlog one read may take, so that bytes of different arrivals do not share one stamp.
+#[derive(Debug, Clone, Copy)]
+pub struct Bite {
+    /// An amount up to which what lies in the socket is one arrival.
+    pub usual: usize,
+    /// Bytes to read at once when more than `usual` lies there.
+    pub backlog: usize,
+}
+
+/// A backlog beyond this is not read bite by bite any more: the reader must catch up first.
+const HOPELESS: usize = 256 * 1024;
+
+/// A connected socket whose reads carry their arrival.
+#[derive(Debug)]
+pub struct StampedTcp {
+    tcp: TcpStream,
+    clock: Clock,
+    wall: WallOffset,
+    kernel_stamps: bool,
+    last: Arrival,
+    records: Records,
+}
+
+impl StampedTcp {
+    /// Asks the kernel to stamp what `tcp` receives. If it does not, arrivals are the instants of the reads.
+    pub fn new(tcp: TcpStream, clock: Clock) -> Self {
+        let kernel_stamps = recv::enable_stamps(&tcp);
+        recv::acknowledge_read(&tcp);
+        Self {
+            kernel_stamps,
+            tcp,
+            clock,
+            wall: WallOffset::new(clock),
+            last: Arrival::default(),
+            records: Records::default(),
+        }
+    }
+
+    /// Whether arrivals are the kernel's.
+    pub fn kernel_stamps(&self) -> bool {
+        self.kernel_stamps
+    }
+
+    /// When the bytes of the latest read came.
+    pub fn last_arrival(&self) -> Arrival {
+        self.last
+    }
+
+    /// Whether the peer has closed, or sent what nobody asked for (`unasked`), while the connection was idle.
+    pub fn is_stale(&self, unasked: bool) -> bool {
+        recv::peek(&self.tcp).is_some_and(|bytes| bytes == 0 || unasked)
+    }
+
+    /// Reads what has arrived, or a bite of it. 0 bytes are the end of the stream.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8], bite: Bite) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            let mut received = None;
+            let outcome = self.tcp.try_io(Interest::READABLE, || {
+                let pending = recv::pending(&self.tcp)?;
+                let limit = match pending {
+                    0 => buf.len(),
+                    1..=HOPELESS if pending > bite.usual => bite.backlog.min(pending),
+                    _ => pending,
+                };
+                let limit = limit.min(buf.len());
+                let got = recv::receive(&self.tcp, &mut buf[..limit])?;
+                received = Some(got);
+                // Nothing is left, so readiness is over: saying so saves the read that would only find that out.
+                // What arrives from here on raises readiness anew.
+                let drained =
+                    got.bytes > 0 && (got.bytes >= pending || got.bytes < limit) && got.bytes < buf.len();
+                if drained {
+                    recv::acknowledge_read(&self.tcp);
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match (received, outcome) {
+                (Some(got), _) => {
+                    self.stamp(got.wall_ns);
+                    return Poll::Ready(Ok(got.bytes));
+                }
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (None, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                (None, Err(error)) => return Poll::Ready(Err(error)),
+                (None, Ok(())) => {}
+            }
+        }
+    }
+
+    fn stamp(&mut self, wall_ns: Option<u64>) {
+        let read_ns = self.clock.now_ns();
+        let at_ns = wall_ns
+            .filter(|_| self.kernel_stamps)
+            .and_then(|wall| self.wall.instant(wall, self.last.at_ns, read_ns))
+            .unwrap_or(read_ns);
+        self.last = Arrival { at_ns, read_ns };
+    }
+}
+
+/// Follows the records of a TLS stream, so that a backlog is read record by record.
+#[derive(Debug, Default)]
+struct Records {
+    header: [u8; 5],
+    seen: usize,
+    left: usize,
+    longest: usize,
+}
+
+impl Records {
+    fn bite(&self) -> Bite {
+        let backlog = if self.left > 0 { self.left } else { 5 - self.seen };
+        Bite {
+            usual: self.longest,
+            backlog,
+        }
+    }
+
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let take = bytes.len().min(5 - self.seen);
+                self.header[self.seen..self.seen + take].copy_from_slice(&bytes[..take]);
+                self.seen += take;
+                bytes = &bytes[take..];
+                if self.seen == 5 {
+                    self.left = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+                    // Handshake records differ from those of the stream; only application data says what is usual.
+                    if self.header[0] == 23 {
+                        self.longest = self.longest.max(self.left + 5).min(1024);
+                    }
+                    self.seen = 0;
+                }
+            } else {
+                let take = bytes.len().min(self.left);
+                self.left -= take;
+                bytes = &bytes[take..];
+            }
+        }
+    }
+}
+
+impl AsyncRead for StampedTcp {
+    /// Reads as a TLS session does: in a backlog, no further than the end of the current record.
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let bite = this.records.bite();
+        let bytes = ready!(this.poll_recv(cx, buf.initialize_unfilled(), bite))?;
+        this.records.follow(&buf.initialize_unfilled()[..bytes]);
+        buf.advance(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for StampedTcp {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn records_are_followed_over_any_cut() {
+        let stream = [&[23, 3, 3, 0, 7][..], &[0; 7], &[23, 3, 3, 0, 2], &[0; 2]].concat();
+        for step in 1..=stream.len() {
+            let mut records = Records::default();
+            stream.chunks(step).for_each(|piece| records.follow(piece));
+            assert_eq!(
+                (records.left, records.seen, records.longest),
+                (0, 0, 12),
+                "pieces of {step}"
+            );
+        }
+    }
+
+    /// The reader is stalled while events queue up; each must still be read with its own stamp, as long as the kernel
+    /// holds acknowledgements back.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_stalled_reader_sees_every_arrival() {
+        const EVENTS: usize = 10;
+        let clock = Clock::start();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound"))
+            .await
+            .expect("listening");
+        let (mut server, _) = listener.accept().await.expect("connected");
+        server.set_nodelay(true).expect("a TCP socket");
+        let mut client = StampedTcp::new(client, clock);
+        assert!(client.kernel_stamps());
+        let mut sent = Vec::new();
+        for _ in 0..EVENTS {
+            // The gap makes arrivals differ; the reader does not read in the meantime, that is the stall.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            server.write_all(&[b'x'; 250]).await.expect("room in the socket");
+            sent.push(clock.now_ns());
+        }
+        let mut buf = [0; 4096];
+        let bite = Bite {
+            usual: 250,
+            backlog: 250,
+        };
+        // Segments keep apart for 40 ms; on a machine that took longer, nothing can be said.
+        if sent[EVENTS - 1] - sent[0] > 35_000_000 {
+            return;
+        }
+        for (index, sent) in sent.into_iter().enumerate() {
+            let bytes = poll_fn(|cx| client.poll_recv(cx, &mut buf, bite))
+                .await
+                .expect("connected");
+            let Arrival { at_ns, read_ns } = client.last_arrival();
+            assert_eq!(bytes, 250, "event {index}");
+            // The stamp is taken while the write is under way, and the next write came 2 ms later.
+            assert!(
+                at_ns <= sent,
+                "event {index} arrived {} ns after its write",
+                at_ns.saturating_sub(sent)
+            );
+            assert!(read_ns >= at_ns);
+            assert!(index == 0 || at_ns > 0);
+        }
+    }
+}

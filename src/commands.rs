@@ -1,0 +1,211 @@
+//! What `loadtest` does besides load tests: engines, models, reports, explanations, and serving.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tabled::builder::Builder;
+use tabled::settings::Style;
+
+use crate::cli::{EngineAction, ModelAction, Serve};
+use crate::engine::{self, Findings, Recipe, Settings};
+use crate::measure::definition::{self, Definition};
+use crate::measure::{find, open};
+use crate::model;
+use crate::profile::Format;
+use crate::report::{self, Progress, Show};
+use crate::run::{Ending, Interrupt, Shown, Usage, format};
+
+/// Tokens of context that a server has when the user names none.
+const CONTEXT: u32 = 4096;
+
+/// `loadtest engines [list | install NAME | check NAME]`.
+///
+/// # Errors
+/// An unknown engine, or one that can't be installed or does not come up.
+pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let progress = Progress::new(Show::Auto);
+    let status = Shown::on(&progress);
+    match action {
+        None | Some(EngineAction::List) => report::print(&engine_table()?)?,
+        Some(EngineAction::Install { name }) => {
+            let program = engine::install(&recipe(name)?, &status)?;
+                let version = program.version.map_or_else(String::new, |version| format!(" {version}"));
+            report::print(&format!("{name}{version} is installed; use it by --engine {name}\n"))?;
+        }
+        Some(EngineAction::Check { name, model }) => {
+            let recipe = recipe(name)?;
+            let model = model::resolve(model.as_deref().unwrap_or(&model::default_model().name), &Shown::on(&progress))?;
+            let program = engine::ensure(&recipe, &status)?;
+            let folder = tempfile_dir()?;
+            let settings = Settings::new(&model.path, &model.name, folder.join(format!("engine-{name}.log")));
+            let findings = block_on(interrupt, async {
+                let running = engine::start(&recipe, &program, &settings, &status).await?;
+                let findings = engine::check(&recipe, &running).await;
+                running.stop().await;
+                Ok(findings?)
+            })?;
+                let Some(findings) = findings else { return Ok(Ending::Interrupted) };
+            report::print(&check_text(&recipe, &findings))?;
+        }
+    }
+    Ok(Ending::Done)
+}
+
+fn recipe(name: &str) -> anyhow::Result<Recipe> {
+    engine::recipe(name).map_err(|error| Usage(error.to_string()).into())
+}
+
+/// A folder for a log that outlives the command, so that it can be read after a failure.
+fn tempfile_dir() -> anyhow::Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!("loadtest-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Runs `work`, unless the user interrupts it: then nothing.
+fn block_on<T>(
+    interrupt: &Interrupt,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = work => done.map(Some),
+            () = interrupt.asked() => Ok(None),
+        }
+    })
+}
+
+fn engine_table() -> anyhow::Result<String> {
+    let mut table = Builder::default();
+    table.push_record(["engine", "kind", "state", "version", "formats", "to use it"]);
+    for row in engine::list()? {
+        let version = row.version.unwrap_or_default();
+        table.push_record([
+            row.name,
+            row.kind.to_string(),
+            row.state.to_owned(),
+            version,
+            row.formats.join(", "),
+            row.what_to_do,
+        ]);
+    }
+    Ok(format!("{}\n", table.build().with(Style::psql())))
+}
+
+/// The stream as it was understood.
+fn check_text(recipe: &Recipe, findings: &Findings) -> String {
+    let mut table = Builder::default();
+    let mut row = |name: &str, value: String| table.push_record([name.to_owned(), value]);
+    row("status", format!("{} {}", findings.status, findings.content_type));
+    row("events", format!("{} ({} with text)", findings.events, findings.text_events));
+    row("role chunk", if findings.role_chunk { "yes" } else { "no" }.into());
+    row("tokens per event", findings.tokens_per_event.map_or("unknown".into(), |n| format!("{n:.2}")));
+    row("usage", findings.usage.unwrap_or("none").into());
+    row("output tokens", findings.completion_tokens.map_or("unknown".into(), |n| n.to_string()));
+    row("finish reason", findings.finish_reason.clone().unwrap_or("none".into()));
+    row("[DONE]", if findings.done { "yes" } else { "no" }.into());
+    row("comments", findings.comments.to_string());
+    row("other fields", findings.extra_fields.join(", "));
+    row("text", format!("{:?}", findings.text));
+    format!("{} ({})\n{}\n", recipe.name, recipe.description, table.build().with(Style::psql()))
+}
+
+/// `loadtest serve ENGINE`: in the foreground, until it is interrupted or ends by itself.
+///
+/// # Errors
+/// The model or the engine can't be had, or the server does not come up.
+pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let progress = Progress::new(Show::Auto);
+    let status = Shown::on(&progress);
+    let recipe = recipe(&serve.engine)?;
+    let model = model::resolve(serve.model.as_deref().unwrap_or(&model::default_model().name), &Shown::on(&progress))?;
+    let program = engine::ensure(&recipe, &status)?;
+    let mut settings =
+        Settings::new(&model.path, &model.name, tempfile_dir()?.join(format!("engine-{}.log", recipe.name)));
+    settings.port = Some(serve.port);
+    settings.parallel = serve.server.parallel.unwrap_or(16);
+    settings.context = serve.server.context.unwrap_or(CONTEXT);
+    let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    settings.threads = serve.server.threads.unwrap_or(cpus);
+    settings.weights = serve.server.weights.clone();
+    settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
+    let log = settings.log.clone();
+    let ended = block_on(interrupt, async {
+        let running = engine::start(&recipe, &program, &settings, &status).await?;
+        report::print(&format!(
+            "{} serves {} at {}/v1 (its log: {}; Ctrl-C stops it)\n",
+            recipe.name,
+            running.model_name(),
+            running.base_url(),
+            log.display(),
+        ))?;
+        tokio::select! {
+            exit = running.died() => Ok(Some(exit)),
+            () = interrupt.asked() => { running.stop().await; Ok(None) }
+        }
+    })?;
+    match ended.flatten() {
+        Some(exit) => anyhow::bail!("{} ended by itself, {exit}; its last lines:\n{}", recipe.name, exit.log_tail),
+        None => Ok(Ending::Interrupted),
+    }
+}
+
+/// `loadtest report RUN`.
+///
+/// # Errors
+/// There is no such run, or its files are broken.
+pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
+    let dir = find(Path::new("results"), &run.to_string_lossy())?;
+    let result = open(&dir)?;
+    report::print(&report::render(&result, format(as_format), report::terminal_width(), Some(&dir)))?;
+    Ok(Ending::Done)
+}
+
+/// `loadtest explain [METRIC]`.
+///
+/// # Errors
+/// [`Usage`] for an unknown metric.
+pub fn explain(metric: Option<&str>) -> anyhow::Result<Ending> {
+    let all: Vec<&Definition> = match metric {
+        None => definition::DEFINITIONS.iter().collect(),
+        Some(name) => vec![definition::explain(name).map_err(|error| Usage(error.to_string()))?],
+    };
+    let texts: Vec<String> = all.iter().map(|definition| explanation(definition)).collect();
+    report::print(&texts.join("\n"))?;
+    Ok(Ending::Done)
+}
+
+fn explanation(definition: &Definition) -> String {
+    let Definition { id, name, unit, meaning, elsewhere } = definition;
+    let mut text = format!("{id}: {name}, in {unit}\n  {meaning}\n");
+    if !elsewhere.is_empty() {
+        text += &format!("  Elsewhere: {elsewhere}\n");
+    }
+    text
+}
+
+/// `loadtest models [list | fetch NAME]`.
+///
+/// # Errors
+/// The model can't be had.
+pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
+    match action {
+        None | Some(ModelAction::List) => {
+            let mut table = Builder::default();
+            table.push_record(["model", "licence", "size", "where it is"]);
+            for entry in model::registry() {
+                let size = entry.bytes.map_or_else(String::new, |bytes| format!("{} MB", bytes / 1_000_000));
+                let hub = format!("hf:{}/{}", entry.hub.repo, entry.hub.file);
+                table.push_record([entry.name.clone(), entry.license.clone(), size, hub]);
+            }
+            report::print(&format!("{}\n", table.build().with(Style::psql())))?;
+        }
+        Some(ModelAction::Fetch { name }) => {
+            let progress = Progress::new(Show::Auto);
+            let model = model::resolve(name, &Shown::on(&progress))?;
+                report::print(&format!("{}\n", model.path.display()))?;
+        }
+    }
+    Ok(Ending::Done)
+}

@@ -1,0 +1,119 @@
+//! Why an engine could not be brought up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::process::Exit;
+use super::recipe::RecipeError;
+
+/// Why an engine could not be brought up. Messages say what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A recipe is wrong or there is none.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// Its program is not on this machine.
+    #[error("{engine} is not on this machine: {what_to_do}")]
+    Missing {
+        /// The engine.
+        engine: String,
+        /// How to get it.
+        what_to_do: String,
+    },
+    /// Cargo, pip or another program that gets the engine failed.
+    #[error("{engine}: `{command}` failed; the end of its output:\n{tail}")]
+    Command {
+        /// The engine.
+        engine: String,
+        /// What was run.
+        command: String,
+        /// Its last lines.
+        tail: String,
+    },
+    /// A file or a program could not be used.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A setting that this engine has no way to take.
+    #[error("{engine} cannot be told {what}: its recipe has no {key}")]
+    Unsupported {
+        /// The engine.
+        engine: String,
+        /// The setting.
+        what: &'static str,
+        /// What the recipe lacks.
+        key: &'static str,
+    },
+    /// The port asked for is taken.
+    #[error("port {port} is in use; leave --port out to let {engine} have a free one")]
+    PortInUse {
+        /// The engine.
+        engine: String,
+        /// The port.
+        port: u16,
+    },
+    /// The server ended before the model answered.
+    #[error("{engine} died while loading, {exit}; its log is {}{}", .log.display(), shown(&.exit.log_tail))]
+    Died {
+        /// The engine.
+        engine: String,
+        /// How it ended.
+        exit: Box<Exit>,
+        /// Its log file.
+        log: PathBuf,
+    },
+    /// The server runs but the model did not answer in time.
+    #[error("{engine} did not answer within {} s: {last}; its log is {}{}", .after.as_secs(), .log.display(), shown(.log_tail))]
+    NeverReady {
+        /// The engine.
+        engine: String,
+        /// How long was waited.
+        after: Duration,
+        /// What the last attempt came to.
+        last: String,
+        /// Its log file.
+        log: PathBuf,
+        /// The log's last lines.
+        log_tail: String,
+    },
+    /// The server is up and refuses a request for one token.
+    #[error("{engine} is up at {url} but refuses a request for one token: HTTP {status}: {body}")]
+    Refused {
+        /// The engine.
+        engine: String,
+        /// The address asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The start of the body.
+        body: String,
+    },
+    /// Nothing useful answers at the address given.
+    #[error("no server answers at {url}: {reason}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl EngineError {
+    /// For `map_err`: says what was tried.
+    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> EngineError {
+        let what = what.into();
+        move |source| EngineError::Io { what, source }
+    }
+}
+
+fn shown(log_tail: &str) -> String {
+    if log_tail.is_empty() {
+        " (empty)".into()
+    } else {
+        format!("; its last lines:\n{log_tail}")
+    }
+}

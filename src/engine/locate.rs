@@ -1,0 +1,275 @@
+//! Where an engine's program is on this machine, and what to do where it isn't.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::recipe::{Find, Kind, Recipe};
+use super::{EngineError, Progress, build, catalogue, install};
+
+/// How long a program may take to tell its version.
+const VERSION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A program that can be started as a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The program, and arguments that come before the recipe's.
+    pub argv: Vec<OsString>,
+    /// Its version, where it tells.
+    pub version: Option<String>,
+}
+
+impl Program {
+    /// A program that needs no arguments of its own.
+    pub fn at(path: impl Into<OsString>) -> Program {
+        Program {
+            argv: vec![path.into()],
+            version: None,
+        }
+    }
+}
+
+/// Whether an engine can be used on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// It can be started.
+    Ready(Program),
+    /// It is built by its first use.
+    Buildable {
+        /// What that costs.
+        takes: String,
+    },
+    /// It can be installed.
+    Installable {
+        /// What to type, and what that costs.
+        how: String,
+    },
+    /// It can be had by the user only.
+    Missing {
+        /// What to do.
+        what_to_do: String,
+    },
+    /// It is never started: `--url` gives its address.
+    Attach,
+}
+
+impl Recipe {
+    /// Whether the engine can be used here. Builds and installs nothing.
+    ///
+    /// # Errors
+    /// A program that the user named in the environment but that is not there.
+    pub fn availability(&self) -> Result<Availability, EngineError> {
+        if self.kind == Kind::Attach {
+            return Ok(Availability::Attach);
+        }
+        if let Some(program) = self.found()? {
+            return Ok(Availability::Ready(program));
+        }
+        if let Some(program) = self.installed()? {
+            return Ok(Availability::Ready(program));
+        }
+        if let Some(built) = self.build.as_ref().filter(|_| build::package(self).is_some()) {
+            return Ok(Availability::Buildable {
+                takes: built.takes.clone(),
+            });
+        }
+        if let Some(install) = &self.install {
+            let how = format!(
+                "type `loadtest engines install {}` ({})",
+                self.name, install.takes
+            );
+            return Ok(Availability::Installable { how });
+        }
+        Ok(Availability::Missing {
+            what_to_do: self.what_to_do(),
+        })
+    }
+
+    /// The program as the user has it, or as it was built or shipped.
+    fn found(&self) -> Result<Option<Program>, EngineError> {
+        if let Some(find) = &self.find
+            && let Some(mut program) = on_path(self, find)?
+        {
+            program.version = version(&program, &find.version_args);
+            return Ok(Some(program));
+        }
+        Ok(self
+            .build
+            .as_ref()
+            .and_then(|how| build::built(&how.binary))
+            .map(Program::at))
+    }
+
+    fn installed(&self) -> Result<Option<Program>, EngineError> {
+        self.install
+            .as_ref()
+            .map_or(Ok(None), |how| install::installed(self, how))
+    }
+
+    fn what_to_do(&self) -> String {
+        let Some(find) = &self.find else {
+            return "it is built in a source checkout of loadtest, and this is none".into();
+        };
+        let programs = find.programs.join("` or `");
+        match &find.env {
+            Some(env) => format!("put `{programs}` on PATH, or name the program in {env}"),
+            None => format!("put `{programs}` on PATH"),
+        }
+    }
+}
+
+/// The engine's program: the user's, else in a checkout the one cargo builds now (quick when nothing changed), else
+/// one that was built or installed before.
+///
+/// # Errors
+/// What to type or do where there is none, and the end of cargo's output where the build failed.
+pub fn ensure(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, EngineError> {
+    let user = recipe
+        .find
+        .as_ref()
+        .map_or(Ok(None), |find| on_path(recipe, find))?;
+    let may_build = std::env::var_os("LOADTEST_NO_BUILD").is_none();
+    if user.is_none()
+        && may_build
+        && let Some(how) = &recipe.build
+        && let Some(package) = build::package(recipe)
+    {
+        return build::build(recipe, how, &package, progress);
+    }
+    let what_to_do = match recipe.availability()? {
+        Availability::Ready(program) => return Ok(program),
+        Availability::Buildable { .. } => "LOADTEST_NO_BUILD is set and it was not built before".into(),
+        Availability::Installable { how } => how,
+        Availability::Missing { what_to_do } => what_to_do,
+        Availability::Attach => "it is not started; give the address of a running server with --url".into(),
+    };
+    Err(EngineError::Missing {
+        engine: recipe.name.clone(),
+        what_to_do,
+    })
+}
+
+/// A row of `loadtest engines`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The engine's name.
+    pub name: String,
+    /// Embedded, spawned, bridge or attach.
+    pub kind: Kind,
+    /// In a word: `ready`, `builds itself`, `not installed`, `missing`, `--url`.
+    pub state: &'static str,
+    /// Version, where it is known.
+    pub version: Option<String>,
+    /// Where its program is, where there is one.
+    pub path: Option<PathBuf>,
+    /// Model formats that it takes.
+    pub formats: Vec<String>,
+    /// What to type or do to use it.
+    pub what_to_do: String,
+}
+
+/// All engines, as `loadtest engines` shows them.
+///
+/// # Errors
+/// A recipe that can't be read.
+pub fn list() -> Result<Vec<Listed>, EngineError> {
+    let row = |recipe: Recipe| {
+        let use_it = format!("--engine {}", recipe.name);
+        let (state, program, what_to_do) = match recipe.availability() {
+            Ok(Availability::Ready(program)) => ("ready", Some(program), use_it),
+            Ok(Availability::Buildable { takes }) => (
+                "builds itself",
+                None,
+                format!("{use_it} ({takes} the first time)"),
+            ),
+            Ok(Availability::Installable { how }) => ("not installed", None, how),
+            Ok(Availability::Missing { what_to_do }) => ("missing", None, what_to_do),
+            Ok(Availability::Attach) => ("--url", None, "--url http://HOST:PORT --model NAME".into()),
+            Err(error) => ("missing", None, error.to_string()),
+        };
+        let path = program
+            .as_ref()
+            .and_then(|program| program.argv.first())
+            .map(PathBuf::from);
+        let version = program.and_then(|program| program.version);
+        Listed {
+            name: recipe.name,
+            kind: recipe.kind,
+            state,
+            version,
+            path,
+            formats: recipe.formats,
+            what_to_do,
+        }
+    };
+    Ok(catalogue::recipes()?.into_iter().map(row).collect())
+}
+
+/// The user's program: named in the environment, else the first on `PATH`.
+fn on_path(recipe: &Recipe, find: &Find) -> Result<Option<Program>, EngineError> {
+    let named = find
+        .env
+        .as_ref()
+        .and_then(|env| Some((env, std::env::var_os(env).filter(|path| !path.is_empty())?)));
+    if let Some((env, path)) = named {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            let what_to_do = format!("{env} names {}, which is no file", path.display());
+            return Err(EngineError::Missing {
+                engine: recipe.name.clone(),
+                what_to_do,
+            });
+        }
+        return Ok(Some(Program::at(path)));
+    }
+    Ok(find
+        .programs
+        .iter()
+        .find_map(|name| search_path(name))
+        .map(Program::at))
+}
+
+/// The first executable called `name` on `PATH`.
+pub(super) fn search_path(name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    };
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|path| executable(path))
+}
+
+/// The first line that mentions a version, out of what the program prints for `args`.
+fn version(program: &Program, args: &[String]) -> Option<String> {
+    let (path, first) = program.argv.split_first().filter(|_| !args.is_empty())?;
+    let mut command = Command::new(path);
+    command
+        .args(first)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().ok()?;
+    let deadline = Instant::now() + VERSION_PATIENCE;
+    while child.try_wait().ok()?.is_none() {
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut text = String::new();
+    // What a version says fits a pipe, so reading after the end loses nothing.
+    child.stdout.take()?.take(4096).read_to_string(&mut text).ok()?;
+    child.stderr.take()?.take(4096).read_to_string(&mut text).ok()?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.clone().next();
+    lines
+        .find(|line| line.to_lowercase().contains("version"))
+        .or(first)
+        .map(Into::into)
+}

@@ -1,0 +1,194 @@
+//! Asking a server, off the hot path: is it up, does its model answer, which settings has it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::recipe::{Probe, ReadBack, Recipe, fill};
+use super::server::Effective;
+
+/// How long a server may take for a page that needs no model.
+const PAGE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one token may take, on a slow machine with a large model.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a readiness probe came to.
+pub(super) enum Answer {
+    /// The model answered with a token.
+    Ready,
+    /// Not yet; why.
+    NotYet(String),
+    /// The server is up and refuses: status and the start of its body.
+    Refused(u16, String),
+}
+
+/// A server's address, and how to talk to it.
+#[derive(Debug, Clone)]
+pub(super) struct Control {
+    client: reqwest::Client,
+    base: String,
+    api_key: Option<String>,
+}
+
+impl Control {
+    /// For the server at `base`, without a trailing slash.
+    pub fn new(base: &str, api_key: Option<String>) -> reqwest::Result<Control> {
+        // A proxy of the environment must not stand between us and a server on this machine.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(PAGE_PATIENCE)
+            .build()?;
+        Ok(Control {
+            client,
+            base: base.into(),
+            api_key,
+        })
+    }
+
+    fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.api_key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    /// A page of the server.
+    pub async fn get(&self, path: &str) -> reqwest::Result<reqwest::Response> {
+        let url = format!("{}{path}", self.base);
+        self.authorised(self.client.get(url))
+            .timeout(PAGE_PATIENCE)
+            .send()
+            .await
+    }
+
+    /// Posts a request for tokens.
+    pub async fn post(&self, path: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
+        let url = format!("{}{path}", self.base);
+        self.authorised(self.client.post(url))
+            .timeout(TOKEN_PATIENCE)
+            .json(body)
+            .send()
+            .await
+    }
+
+    /// Whether the model answers by now.
+    pub async fn answers(&self, recipe: &Recipe, model_name: &str) -> Answer {
+        if let Some(path) = &recipe.ready.path {
+            match self.get(path).await {
+                Ok(response) if response.status().is_success() => {}
+                Ok(response) => return Answer::NotYet(format!("{path} says {}", response.status())),
+                Err(error) => return Answer::NotYet(reason(&error)),
+            }
+        }
+        let (path, body) = one_token(recipe, model_name);
+        let response = match self.post(path, &body).await {
+            Ok(response) => response,
+            Err(error) => return Answer::NotYet(reason(&error)),
+        };
+        let status = response.status();
+        let text = response.text().await.unwrap_or_default();
+        let tokens =
+            serde_json::from_str::<Value>(&text).is_ok_and(|answer| answer.pointer("/choices/0").is_some());
+        let short: String = text.chars().take(300).collect();
+        match status.as_u16() {
+            200..300 if tokens => Answer::Ready,
+            // Busy, too early, or too many: worth another try. Without a page that tells readiness, a refusal too.
+            408 | 425 | 429 | 500.. => Answer::NotYet(format!("{path} says {status}: {short}")),
+            _ if recipe.ready.path.is_none() => Answer::NotYet(format!("{path} says {status}: {short}")),
+            code => Answer::Refused(code, short),
+        }
+    }
+
+    /// The names of the models that the server lists.
+    pub async fn models(&self) -> reqwest::Result<Vec<String>> {
+        let listed: Value = self.get("/v1/models").await?.error_for_status()?.json().await?;
+        let data = listed
+            .get("data")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        Ok(data
+            .iter()
+            .filter_map(|model| Some(model.get("id")?.as_str()?.to_owned()))
+            .collect())
+    }
+
+    /// The settings that the server tells; what it does not tell is left out.
+    pub async fn effective(&self, how: &ReadBack) -> Effective {
+        let Ok(response) = self.get(&how.path).await else {
+            return Effective::default();
+        };
+        let Ok(page) = response.json::<Value>().await else {
+            return Effective::default();
+        };
+        read(&page, how)
+    }
+}
+
+/// Reads the settings out of the server's page.
+fn read(page: &Value, how: &ReadBack) -> Effective {
+    let at = |pointer: &Option<String>| page.pointer(pointer.as_deref()?);
+    let number = |pointer: &Option<String>| at(pointer)?.as_u64();
+    let text = |pointer: &Option<String>| at(pointer)?.as_str().map(Into::into);
+    let small = |pointer: &Option<String>| number(pointer).and_then(|n| u32::try_from(n).ok());
+    Effective {
+        parallel: small(&how.parallel),
+        context: small(&how.context),
+        threads: small(&how.threads),
+        version: text(&how.version),
+        weights: text(&how.weights),
+        weights_bytes: number(&how.weights_bytes),
+    }
+}
+
+/// A request for a single token.
+fn one_token(recipe: &Recipe, model_name: &str) -> (&'static str, Value) {
+    let model = fill(&recipe.dialect.model, &[("model_name", model_name.to_owned())]);
+    let mut body = json!({ "model": model });
+    body[&recipe.dialect.max_tokens] = json!(1);
+    match recipe.ready.probe {
+        Probe::Completions => {
+            body["prompt"] = json!("Hello");
+            ("/v1/completions", body)
+        }
+        Probe::Chat => {
+            body["messages"] = json!([{ "role": "user", "content": "Hello" }]);
+            ("/v1/chat/completions", body)
+        }
+    }
+}
+
+/// An error with its causes: reqwest's own message says little.
+pub(super) fn reason(error: &reqwest::Error) -> String {
+    let mut causes = vec![error.to_string()];
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    causes.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_where_the_recipe_says() {
+        let how: ReadBack = toml::from_str(
+            "path = '/props'\nparallel = '/total_slots'\ncontext = '/default_generation_settings/n_ctx'\nthreads = '/none'",
+        )
+        .unwrap();
+        let page = json!({ "total_slots": 4, "default_generation_settings": { "n_ctx": 1024 } });
+        let told = read(&page, &how);
+        assert_eq!(
+            told,
+            Effective {
+                parallel: Some(4),
+                context: Some(1024),
+                ..Effective::default()
+            }
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! A server process under its [guard](super::guard): started, watched, stopped.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::guard;
+use super::log;
+
+/// Lines of the log that stand in an [`Exit`].
+const LOG_LINES: usize = 50;
+
+/// How a server process ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Exit {
+    /// Its exit code, if it ended by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The last 50 lines of its log.
+    pub log_tail: String,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}"),
+            (None, Some(number)) => {
+                let name = nix::sys::signal::Signal::try_from(number);
+                write!(
+                    f,
+                    "{}",
+                    name.map_or_else(|_| format!("signal {number}"), |signal| signal.to_string())
+                )
+            }
+            (None, None) => f.write_str("an unknown end: its guard is gone"),
+        }
+    }
+}
+
+/// What to run, and how.
+pub(super) struct Launch<'a> {
+    /// The program and its arguments.
+    pub argv: Vec<OsString>,
+    /// Variables added to the environment.
+    pub env: Vec<(String, String)>,
+    /// Where its output goes.
+    pub log: &'a Path,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// The program that has [`guard::main`].
+    pub guard: &'a Path,
+}
+
+/// A server process. Dropping it ends the server and everything the server started, without waiting for that.
+pub(super) struct Process {
+    pid: u32,
+    guard_pid: u32,
+    socket: UnixStream,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Process {
+    /// Starts the program.
+    pub fn start(launch: Launch<'_>) -> std::io::Result<Process> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let guard = Command::new(launch.guard)
+            .arg0("loadtest-guard")
+            .arg(guard::SUBCOMMAND)
+            .arg(launch.log)
+            .arg(launch.grace.as_millis().to_string())
+            .args(&launch.argv)
+            .envs(launch.env)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let guard_pid = guard.id();
+        let (started, starting) = mpsc::sync_channel(1);
+        let (ended, exit) = watch::channel(None);
+        let lines = BufReader::new(socket.try_clone()?);
+        let log = launch.log.to_owned();
+        thread::Builder::new()
+            .name("server-watch".into())
+            .spawn(move || follow(lines, guard, &log, &started, &ended))?;
+        match starting.recv() {
+            Ok(Ok(pid)) => Ok(Process {
+                pid,
+                guard_pid,
+                socket,
+                exit,
+            }),
+            Ok(Err(reason)) => Err(std::io::Error::other(reason)),
+            Err(_) => Err(std::io::Error::other(
+                "the guard process ended before it started the server",
+            )),
+        }
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The guard's process id: all that the server started lives below it.
+    pub fn guard_pid(&self) -> u32 {
+        self.guard_pid
+    }
+
+    /// How it ended, if it has.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit.borrow().clone()
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        // The sender goes away only after it has sent.
+        exit.wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|exit| exit.clone())
+            .unwrap_or_default()
+    }
+
+    /// Ends it and everything it started: SIGTERM, the grace, SIGKILL. Returns when all of it is gone.
+    pub async fn stop(&self) -> Exit {
+        // It fails when the guard has gone already, and then the exit is known.
+        let _ = (&self.socket).write_all(b"stop\n");
+        self.ended().await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The reader has a copy of the socket, so closing ours would tell the guard nothing.
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// Reads what the guard tells until it ends.
+fn follow(
+    lines: BufReader<UnixStream>,
+    mut guard: Child,
+    log: &Path,
+    started: &mpsc::SyncSender<Result<u32, String>>,
+    ended: &watch::Sender<Option<Exit>>,
+) {
+    let mut exit = Exit::default();
+    for line in lines.lines().map_while(Result::ok) {
+        match line.split_once(' ') {
+            Some(("started", pid)) => {
+                let _ = started.send(pid.parse().map_err(|_| line.clone()));
+            }
+            Some(("exited", code)) => exit.code = code.parse().ok(),
+            Some(("killed", number)) => exit.signal = number.parse().ok(),
+            // After `started` nobody listens any more.
+            Some(("failed", reason)) => drop(started.try_send(Err(reason.to_owned()))),
+            _ => {}
+        }
+    }
+    let _ = guard.wait();
+    exit.log_tail = log::tail(log, LOG_LINES);
+    ended.send_replace(Some(exit));
+}
+
+/// This very program, to be run again as guard, even if its file was replaced since it started.
+pub fn this_program() -> PathBuf {
+    let running = Path::new("/proc/self/exe");
+    match std::env::current_exe() {
+        Ok(program) if !running.exists() => program,
+        _ => running.to_owned(),
+    }
+}

@@ -1,0 +1,429 @@
+//! A server's life: started on a free port, ready when its model answers, stopped with everything it started.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::log;
+use super::probe::{Answer, Control, reason};
+use super::process::{Exit, Launch, Process, this_program};
+use super::recipe::{Recipe, fill};
+use super::{EngineError, Program, Progress};
+use crate::telemetry::Root;
+
+/// Time between two looks at whether the model answers.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// At most this long between two words about the progress.
+const SPEAK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a server is started again because someone else took its port first.
+const PORT_TRIES: u32 = 3;
+
+/// Lines of the log in an error.
+const LOG_LINES: usize = 50;
+
+/// What a server is told at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The model: a file or a folder.
+    pub model: PathBuf,
+    /// What requests call it.
+    pub model_name: String,
+    /// Sequences served at once.
+    pub parallel: u32,
+    /// Tokens of context for each of them.
+    pub context: u32,
+    /// Threads that compute.
+    pub threads: u32,
+    /// The form to keep the weights in; none: the engine chooses.
+    pub weights: Option<String>,
+    /// Arguments of the user's, added at the end.
+    pub extra_args: Vec<String>,
+    /// The port; none: a free one.
+    pub port: Option<u16>,
+    /// Where the server's output goes.
+    pub log: PathBuf,
+    /// How long it may take to load; none: what the recipe says.
+    pub ready_timeout: Option<Duration>,
+    /// The program that runs [`guard::main`](super::guard::main) for its hidden subcommand: [`this_program`].
+    pub guard: PathBuf,
+}
+
+impl Settings {
+    /// One sequence of 4096 tokens on one thread; change what should be otherwise.
+    pub fn new(
+        model: impl Into<PathBuf>,
+        model_name: impl Into<String>,
+        log: impl Into<PathBuf>,
+    ) -> Settings {
+        Settings {
+            model: model.into(),
+            model_name: model_name.into(),
+            parallel: 1,
+            context: 4096,
+            threads: 1,
+            weights: None,
+            extra_args: Vec::new(),
+            port: None,
+            log: log.into(),
+            ready_timeout: None,
+            guard: this_program(),
+        }
+    }
+
+    /// What stands for the placeholders of a recipe.
+    fn values(&self, port: u16) -> Vec<(&'static str, String)> {
+        vec![
+            ("model", self.model.display().to_string()),
+            ("model_name", self.model_name.clone()),
+            ("host", Ipv4Addr::LOCALHOST.to_string()),
+            ("port", port.to_string()),
+            ("parallel", self.parallel.to_string()),
+            ("context", self.context.to_string()),
+            (
+                "context_total",
+                (u64::from(self.context) * u64::from(self.parallel)).to_string(),
+            ),
+            ("threads", self.threads.to_string()),
+            ("weights", self.weights.clone().unwrap_or_default()),
+            ("log", self.log.display().to_string()),
+        ]
+    }
+}
+
+/// The settings that a server says it uses. What it does not tell is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Effective {
+    /// Sequences served at once.
+    pub parallel: Option<u32>,
+    /// Tokens of context for each of them.
+    pub context: Option<u32>,
+    /// Threads that compute.
+    pub threads: Option<u32>,
+    /// The version of what computes.
+    pub version: Option<String>,
+    /// The form of the weights in memory.
+    pub weights: Option<String>,
+    /// Bytes of the weights in memory.
+    pub weights_bytes: Option<u64>,
+}
+
+/// A server whose model answers. Dropping it ends the server, if we started it, without waiting for that.
+pub struct Running {
+    engine: String,
+    base_url: String,
+    model_name: String,
+    version: Option<String>,
+    load: Option<Duration>,
+    effective: Effective,
+    process: Option<Process>,
+}
+
+impl Running {
+    /// The engine's name.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// Its address without a trailing slash: `http://127.0.0.1:PORT`.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// What requests call the model.
+    pub fn model_name(&self) -> &str {
+        &self.model_name
+    }
+
+    /// The engine's version: as the program told before it was started, else as the server tells.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref().or(self.effective.version.as_deref())
+    }
+
+    /// Seconds from the start of the process to the model's first answer; `None` if it ran already.
+    pub fn load_s(&self) -> Option<f64> {
+        self.load.map(|load| load.as_secs_f64())
+    }
+
+    /// The settings that it says it uses.
+    pub fn effective(&self) -> &Effective {
+        &self.effective
+    }
+
+    /// The server's process id, if we started it.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// All processes of the server, for [`telemetry`](crate::telemetry::Watch).
+    pub fn processes(&self) -> Option<Root> {
+        // Elsewhere what a server detaches does not come back to the guard.
+        let root = |process: &Process| match cfg!(target_os = "linux") {
+            true => Root::Below(process.guard_pid()),
+            false => Root::Tree(process.pid()),
+        };
+        self.process.as_ref().map(root)
+    }
+
+    /// How it ended, if it has. A server that ran already never has.
+    pub fn exit(&self) -> Option<Exit> {
+        self.process.as_ref().and_then(Process::exit)
+    }
+
+    /// Waits until the server ends by itself; for a server that ran already, for ever.
+    pub async fn died(&self) -> Exit {
+        match &self.process {
+            Some(process) => process.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the server and everything it started (SIGTERM, the recipe's grace, SIGKILL) and returns when all of it is
+    /// gone; `None` for a server that ran already, which is left alone.
+    pub async fn stop(self) -> Option<Exit> {
+        match &self.process {
+            Some(process) => Some(process.stop().await),
+            None => None,
+        }
+    }
+}
+
+/// Starts the engine's server and waits until its model answers with a token.
+///
+/// # Errors
+/// The server can't be started, dies while loading, never gets ready, or refuses. Nothing is left running then.
+pub async fn start(
+    recipe: &Recipe,
+    program: &Program,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<Running, EngineError> {
+    if settings.weights.is_some() && recipe.serve.weights_args.is_empty() {
+        let (what, key) = ("the form of its weights", "serve.weights_args");
+        return Err(EngineError::Unsupported {
+            engine: recipe.name.clone(),
+            what,
+            key,
+        });
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let port = free_port(recipe, settings.port)?;
+        match start_on(recipe, program, settings, port, progress).await {
+            Err(EngineError::Died { .. }) if tries < PORT_TRIES && settings.port.is_none() && taken(port) => {
+                progress.status(&format!(
+                    "{}: port {port} was taken meanwhile; trying another",
+                    recipe.name
+                ));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A port of the loopback interface that nobody listens on: `wanted`, or any.
+fn free_port(recipe: &Recipe, wanted: Option<u16>) -> Result<u16, EngineError> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.unwrap_or(0)));
+    match (bound.and_then(|listener| listener.local_addr()), wanted) {
+        (Ok(address), _) => Ok(address.port()),
+        (Err(error), Some(port)) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(EngineError::PortInUse {
+                engine: recipe.name.clone(),
+                port,
+            })
+        }
+        (Err(error), _) => Err(EngineError::io("cannot get a port on 127.0.0.1")(error)),
+    }
+}
+
+fn taken(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err()
+}
+
+async fn start_on(
+    recipe: &Recipe,
+    program: &Program,
+    settings: &Settings,
+    port: u16,
+    progress: &dyn Progress,
+) -> Result<Running, EngineError> {
+    let values = settings.values(port);
+    let weights = recipe
+        .serve
+        .weights_args
+        .iter()
+        .filter(|_| settings.weights.is_some());
+    let args = recipe
+        .serve
+        .args
+        .iter()
+        .chain(weights)
+        .map(|word| fill(word, &values));
+    let args = args
+        .chain(settings.extra_args.iter().cloned())
+        .map(OsString::from);
+    let launch = Launch {
+        argv: program.argv.iter().cloned().chain(args).collect(),
+        env: recipe
+            .serve
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), fill(value, &values)))
+            .collect(),
+        log: &settings.log,
+        grace: recipe.ready.stop_grace(),
+        guard: &settings.guard,
+    };
+    let started = Instant::now();
+    let name = program
+        .argv
+        .first()
+        .map_or_else(String::new, |path| path.to_string_lossy().into_owned());
+    let process =
+        Process::start(launch).map_err(EngineError::io(format!("cannot start {} ({name})", recipe.name)))?;
+    let base_url = format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
+    let control = control(&base_url, None)?;
+    if let Err(error) = ready(recipe, settings, &process, &control, &base_url, progress).await {
+        process.stop().await;
+        return Err(error);
+    }
+    let load = started.elapsed();
+    let effective = match &recipe.effective {
+        Some(how) => control.effective(how).await,
+        None => Effective::default(),
+    };
+    Ok(Running {
+        engine: recipe.name.clone(),
+        base_url,
+        model_name: settings.model_name.clone(),
+        version: program.version.clone(),
+        load: Some(load),
+        effective,
+        process: Some(process),
+    })
+}
+
+/// Waits until the model answers, the process ends, or the time is up.
+async fn ready(
+    recipe: &Recipe,
+    settings: &Settings,
+    process: &Process,
+    control: &Control,
+    url: &str,
+    progress: &dyn Progress,
+) -> Result<(), EngineError> {
+    let engine = || recipe.name.clone();
+    let after = settings.ready_timeout.unwrap_or(recipe.ready.timeout());
+    let started = Instant::now();
+    let last = Mutex::new(String::from("it was not asked yet"));
+    let asking = async {
+        loop {
+            match control.answers(recipe, &settings.model_name).await {
+                Answer::Ready => return Ok(()),
+                Answer::Refused(status, body) => {
+                    return Err(EngineError::Refused {
+                        engine: engine(),
+                        url: url.into(),
+                        status,
+                        body,
+                    });
+                }
+                Answer::NotYet(why) => drop(set(&last, why)),
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    };
+    let speaking = async {
+        loop {
+            progress.status(&format!(
+                "{}: loading the model ({} s)",
+                recipe.name,
+                started.elapsed().as_secs()
+            ));
+            tokio::time::sleep(SPEAK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        // An end comes first: whoever answers at the port of a dead server is someone else.
+        biased;
+        exit = process.ended() => {
+            Err(EngineError::Died { engine: engine(), exit: Box::new(exit), log: settings.log.clone() })
+        }
+        answer = asking => answer,
+        () = tokio::time::sleep(after) => {
+            let last = set(&last, String::new());
+            // Stopped first, so that the log is complete.
+            process.stop().await;
+            let log_tail = log::tail(&settings.log, LOG_LINES);
+            Err(EngineError::NeverReady { engine: engine(), after, last, log: settings.log.clone(), log_tail })
+        }
+        () = speaking => unreachable!("the speaker never ends"),
+    }
+}
+
+/// Replaces the note, and gives back what it was.
+fn set(note: &Mutex<String>, to: String) -> String {
+    std::mem::replace(&mut note.lock().unwrap_or_else(PoisonError::into_inner), to)
+}
+
+fn control(url: &str, api_key: Option<String>) -> Result<Control, EngineError> {
+    Control::new(url, api_key).map_err(|error| EngineError::Unreachable {
+        url: url.into(),
+        reason: reason(&error),
+    })
+}
+
+/// Attaches to a server that runs already. Without a `model_name`, it is the first model that the server lists.
+///
+/// # Errors
+/// Nothing answers at the address, or the server lists no model and none was named.
+pub async fn attach(
+    recipe: &Recipe,
+    url: &str,
+    model_name: Option<String>,
+    api_key: Option<String>,
+) -> Result<Running, EngineError> {
+    let base_url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+    let unreachable = |reason| EngineError::Unreachable {
+        url: base_url.clone(),
+        reason,
+    };
+    let control = control(&base_url, api_key)?;
+    let listed = control.models().await;
+    let model_name = match (model_name, listed) {
+        // A server need not list its models, but something must answer.
+        (Some(_), Err(error)) if error.is_connect() || error.is_timeout() || error.is_builder() => {
+            return Err(unreachable(reason(&error)));
+        }
+        (Some(name), _) => name,
+        (None, Ok(names)) => {
+            let first = names.into_iter().next();
+            first.ok_or_else(|| unreachable("it lists no model; name one with --model".into()))?
+        }
+        (None, Err(error)) => {
+            return Err(unreachable(format!(
+                "{}; name a model with --model if it lists none",
+                reason(&error)
+            )));
+        }
+    };
+    let effective = match &recipe.effective {
+        Some(how) => control.effective(how).await,
+        None => Effective::default(),
+    };
+    Ok(Running {
+        engine: recipe.name.clone(),
+        base_url,
+        model_name,
+        version: None,
+        load: None,
+        effective,
+        process: None,
+    })
+}

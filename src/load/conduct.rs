@@ -1,0 +1,321 @@
+//! Conducts one step: starts its shards, opens and closes its window, drains it, and gathers what they recorded.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::attack;
+use super::control::{Control, Stop};
+use super::user::Shard;
+use crate::client::{Shared, Target};
+use crate::measure::{Arrivals, Clock, LiveShards, Objectives, Recorder, Second, Sink, StepRecord};
+use crate::profile::{Extent, Step, Timeouts, Warmup};
+
+/// How often the window is looked after.
+const TICK: Duration = Duration::from_millis(10);
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Where the bodies of requests come from.
+pub trait Requests: Send + Sync {
+    /// Writes the JSON body of the request with this number to `out`, which is empty. Called between two requests of a
+    /// user: what it takes is part of the send lag.
+    fn body(&self, id: u64, out: &mut Vec<u8>);
+}
+
+/// One step of the load, with all it needs.
+pub struct StepLoad {
+    /// Whom to ask.
+    pub target: Arc<Target>,
+    /// Number of the engine in its run.
+    pub engine: u16,
+    /// Number of the step in its run.
+    pub step: u16,
+    /// Users and lengths.
+    pub shape: Step,
+    /// Over this time users start, evenly.
+    pub ramp: Duration,
+    /// Before the window opens.
+    pub warmup: Warmup,
+    /// How long the window is.
+    pub extent: Extent,
+    /// How long requests in flight are followed after the window.
+    pub drain: Duration,
+    /// How long a user whose request failed waits.
+    pub backoff: Duration,
+    /// How long users wait for the server.
+    pub timeouts: Timeouts,
+    /// What a request must keep to count as good.
+    pub objectives: Option<Objectives>,
+    /// What is asked.
+    pub requests: Arc<dyn Requests>,
+    /// Number of the step's first request.
+    pub first_id: u64,
+    /// Threads that drive streams; each serves hundreds.
+    pub shards: usize,
+    /// The run's clock.
+    pub clock: Clock,
+    /// Ends the step early.
+    pub stop: Stop,
+    /// Where finished requests go.
+    pub sink: Sink,
+    /// Counters to be looked at meanwhile, one set a shard.
+    pub live: Arc<LiveShards>,
+}
+
+/// Why a step could not be run. A request that fails is none of these.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// goose refused the attack or gave it up.
+    #[error("goose cannot run {users} users: {source}")]
+    Goose {
+        /// Users wanted.
+        users: u32,
+        /// What goose says.
+        source: Box<goose::GooseError>,
+    },
+    /// No thread or runtime could be had.
+    #[error("no thread for the load: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A thread of the load panicked.
+    #[error("a thread of the load panicked")]
+    Panic,
+    /// There is nobody to ask.
+    #[error("a step needs at least one user")]
+    NoUsers,
+}
+
+type Outcome = Result<(u64, u64), LoadError>;
+
+struct Running {
+    thread: JoinHandle<Outcome>,
+    shard: Arc<Shard>,
+}
+
+/// Runs one step and blocks until its last request is over.
+///
+/// # Errors
+/// If the load itself cannot be run. Whatever a server does is data in the record.
+pub fn run_step(load: StepLoad) -> Result<StepRecord, LoadError> {
+    let users = load.shape.users;
+    if users == 0 {
+        return Err(LoadError::NoUsers);
+    }
+    let control = Arc::new(Control::new(users, load.warmup, load.extent, load.first_id));
+    let started_ns = load.clock.now_ns();
+    let shards = load.shards.clamp(1, users as usize) as u32;
+    let mut running = Vec::new();
+    let mut first_user = 0;
+    for index in 0..shards {
+        let share = users / shards + u32::from(index < users % shards);
+        running.push(start_shard(
+            &load,
+            &control,
+            index as usize,
+            first_user,
+            share,
+            started_ns,
+        )?);
+        first_user += share;
+    }
+    let mut timeline = Timeline::new(started_ns);
+    let cpu_ns = conduct(&load, &control, &running, &mut timeline);
+    finish(&load, &control, running, timeline, cpu_ns)
+}
+
+fn start_shard(
+    load: &StepLoad,
+    control: &Arc<Control>,
+    index: usize,
+    first_user: u32,
+    users: u32,
+    started_ns: u64,
+) -> Result<Running, LoadError> {
+    let shard = Arc::new(Shard {
+        client: Shared {
+            target: load.target.clone(),
+            timeouts: load.timeouts,
+            clock: load.clock,
+            cut: control.cut.clone(),
+            live: load.live.shard(index),
+        },
+        control: control.clone(),
+        stop: load.stop.clone(),
+        requests: load.requests.clone(),
+        sink: load.sink.clone(),
+        recorder: Mutex::new(Recorder::new(started_ns, load.objectives)),
+        engine: load.engine,
+        step: load.step,
+        backoff: load.backoff,
+        first_user,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (own, ramp) = (shard.clone(), load.ramp);
+    let thread = thread::Builder::new()
+        .name(format!("load-{index}"))
+        .spawn(move || {
+            let attacked = runtime.block_on(attack::run(own, users, ramp));
+            attacked.map_err(|source| LoadError::Goose {
+                users,
+                source: Box::new(source),
+            })
+        })?;
+    Ok(Running { thread, shard })
+}
+
+/// Looks after the window until every shard is done. Returns the CPU time that the shards used inside the window.
+fn conduct(load: &StepLoad, control: &Control, running: &[Running], timeline: &mut Timeline) -> u64 {
+    let mut cpu_at_start = None;
+    let mut cpu_ns = 0;
+    let mut stopped_ns = None;
+    while !running.iter().all(|shard| shard.thread.is_finished()) {
+        let now = load.clock.now_ns();
+        if cpu_at_start.is_none() && now >= control.window().start_ns {
+            cpu_at_start = Some(cpu_time(running));
+        }
+        if control.advance(now, &load.stop) {
+            let stopped = *stopped_ns.get_or_insert_with(|| {
+                cpu_ns = cpu_at_start.map_or(0, |start| cpu_time(running).saturating_sub(start));
+                now
+            });
+            // Asked again at every turn, because an attack that is just starting would clear it.
+            attack::stop();
+            let drained = now - stopped >= load.drain.as_nanos() as u64;
+            if (drained || load.stop.is_hard()) && !control.cut.is_cut() {
+                control.cut.cut();
+            }
+        }
+        timeline.advance(now, &load.live);
+        thread::sleep(TICK);
+    }
+    cpu_ns
+}
+
+fn finish(
+    load: &StepLoad,
+    control: &Control,
+    running: Vec<Running>,
+    mut timeline: Timeline,
+    cpu_ns: u64,
+) -> Result<StepRecord, LoadError> {
+    let now = load.clock.now_ns();
+    // A load that ended by itself closes its window here.
+    control.advance(now, &{
+        let stop = Stop::default();
+        stop.soft();
+        stop
+    });
+    let mut gathered: Option<Recorder> = None;
+    let mut goose_requests = (0, 0);
+    for Running { thread, shard } in running {
+        let (ok, failed) = thread.join().map_err(|_| LoadError::Panic)??;
+        goose_requests = (goose_requests.0 + ok, goose_requests.1 + failed);
+        let empty = Recorder::new(timeline.started_ns, load.objectives);
+        let recorder = std::mem::replace(
+            &mut *shard.recorder.lock().unwrap_or_else(PoisonError::into_inner),
+            empty,
+        );
+        match &mut gathered {
+            Some(gathered) => gathered.merge(recorder),
+            None => gathered = Some(recorder),
+        }
+    }
+    timeline.advance(now + 3 * SECOND_NS, &load.live);
+    let recorder = gathered.ok_or(LoadError::NoUsers)?;
+    let (mut record, arrivals) = recorder.finish(control.window());
+    record.users = load.shape.users;
+    record.client_cpu_ns = cpu_ns;
+    record.goose_requests = goose_requests;
+    record.seconds = timeline.finish(&arrivals, now);
+    Ok(record)
+}
+
+/// CPU time of the shards' threads so far, in nanoseconds.
+fn cpu_time(running: &[Running]) -> u64 {
+    use std::os::unix::thread::JoinHandleExt;
+    let of_thread = |shard: &Running| {
+        let mut clock: libc::clockid_t = 0;
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the thread has not been joined, so its id is valid; both pointers are to live values.
+        let status = unsafe {
+            match libc::pthread_getcpuclockid(shard.thread.as_pthread_t() as libc::pthread_t, &raw mut clock)
+            {
+                0 => libc::clock_gettime(clock, &raw mut time),
+                error => error,
+            }
+        };
+        if status == 0 {
+            time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64
+        } else {
+            0
+        }
+    };
+    running.iter().map(of_thread).sum()
+}
+
+/// The seconds of a step, gathered while it runs.
+struct Timeline {
+    started_ns: u64,
+    /// The second to be looked at next, and the gauges as they stood at its end, once it is over.
+    next_s: u64,
+    gauged_s: u64,
+    seconds: Vec<Second>,
+}
+
+impl Timeline {
+    fn new(started_ns: u64) -> Self {
+        let first = started_ns / SECOND_NS;
+        Self {
+            started_ns,
+            next_s: first,
+            gauged_s: first,
+            seconds: Vec::new(),
+        }
+    }
+
+    /// Notes the gauges when a second ends, and its counts one second later, when all who write them are done.
+    fn advance(&mut self, now_ns: u64, live: &LiveShards) {
+        while (self.gauged_s + 1) * SECOND_NS <= now_ns {
+            let totals = live.totals();
+            self.seconds.push(Second {
+                at_s: self.gauged_s,
+                users: totals.users,
+                in_flight: totals.in_flight,
+                streaming: totals.streaming,
+                ..Second::default()
+            });
+            self.gauged_s += 1;
+        }
+        while (self.next_s + 2) * SECOND_NS <= now_ns {
+            let counts = live.take_second(self.next_s);
+            let second = self
+                .seconds
+                .iter_mut()
+                .rev()
+                .find(|second| second.at_s == self.next_s);
+            if let Some(second) = second {
+                second.sent = counts.sent;
+                second.ok = counts.ok;
+                second.failed = counts.failed;
+                second.ttft_ns = counts.ttft_ns;
+                second.itl_ns = counts.itl_ns;
+            }
+            self.next_s += 1;
+        }
+    }
+
+    /// Adds the arrivals by second, and cuts the seconds that lie after the step.
+    fn finish(mut self, arrivals: &[Arrivals], now_ns: u64) -> Vec<Second> {
+        self.seconds.retain(|second| second.at_s <= now_ns / SECOND_NS);
+        for (second, arrivals) in self.seconds.iter_mut().zip(arrivals) {
+            second.events = arrivals.events;
+            second.output_tokens = arrivals.tokens.round() as u64;
+        }
+        self.seconds
+    }
+}

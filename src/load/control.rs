@@ -1,0 +1,282 @@
+//! When the window opens and closes, who may still send, and when everyone must stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use crate::client::Cut;
+use crate::measure::Window;
+use crate::profile::{Extent, Warmup};
+
+/// An instant that lies ahead.
+const UNKNOWN: u64 = u64::MAX;
+
+/// The window opens this long after it was decided on, so that no request can have been sent in it without having
+/// seen it.
+const NOTICE_NS: u64 = 2_000_000;
+
+/// The user's wish to end a run early.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    soft: Arc<AtomicBool>,
+    hard: Arc<AtomicBool>,
+    server_gone: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// The same wish, for a server of its own: another server's end does not end its steps.
+    pub fn for_server(&self) -> Self {
+        Self { server_gone: Arc::default(), ..self.clone() }
+    }
+
+    /// Ends the step now: no new requests, those in flight are followed to the drain deadline.
+    pub fn soft(&self) {
+        self.soft.store(true, SeqCst);
+    }
+
+    /// Ends the step now and cuts what is in flight.
+    pub fn hard(&self) {
+        self.hard.store(true, SeqCst);
+    }
+
+    /// The server's process is gone: cuts the step, and failures to connect or to read become
+    /// [`Outcome::ServerExit`](crate::measure::Outcome::ServerExit).
+    pub fn server_gone(&self) {
+        self.server_gone.store(true, SeqCst);
+    }
+
+    pub(super) fn is_server_gone(&self) -> bool {
+        self.server_gone.load(SeqCst)
+    }
+
+    pub(super) fn is_hard(&self) -> bool {
+        self.hard.load(SeqCst) || self.is_server_gone()
+    }
+
+    pub(super) fn is_soft(&self) -> bool {
+        self.soft.load(SeqCst) || self.is_hard()
+    }
+}
+
+/// What the users of a step share with the one who conducts it.
+#[derive(Debug)]
+pub(super) struct Control {
+    users: u32,
+    warmup: Warmup,
+    extent: Extent,
+    next_id: AtomicU64,
+    started: AtomicU32,
+    all_started_ns: AtomicU64,
+    warm: AtomicU32,
+    start_ns: AtomicU64,
+    end_ns: AtomicU64,
+    admitted: AtomicU64,
+    last_admitted_ns: AtomicU64,
+    over: AtomicBool,
+    /// Ends the waiting of every user.
+    pub cut: Arc<Cut>,
+}
+
+impl Control {
+    pub fn new(users: u32, warmup: Warmup, extent: Extent, first_id: u64) -> Self {
+        Self {
+            users,
+            warmup,
+            extent,
+            next_id: first_id.into(),
+            started: 0.into(),
+            all_started_ns: UNKNOWN.into(),
+            warm: 0.into(),
+            start_ns: UNKNOWN.into(),
+            end_ns: UNKNOWN.into(),
+            admitted: 0.into(),
+            last_admitted_ns: 0.into(),
+            over: false.into(),
+            cut: Arc::new(Cut::new(users as usize)),
+        }
+    }
+
+    /// The number of the next request.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, SeqCst)
+    }
+
+    /// A user has its connection, or has failed to get one.
+    pub fn user_started(&self, now_ns: u64) {
+        if self.started.fetch_add(1, SeqCst) + 1 == self.users {
+            self.all_started_ns.store(now_ns, SeqCst);
+        }
+    }
+
+    /// A user has ended its `count`th request.
+    pub fn request_ended(&self, count: u64) {
+        if count == u64::from(self.warmup.requests_per_user) {
+            self.warm.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Whether all users have started, and when.
+    pub fn all_started_ns(&self) -> Option<u64> {
+        Some(self.all_started_ns.load(SeqCst)).filter(|&at| at != UNKNOWN)
+    }
+
+    /// The window as far as it is known; instants that are not lie ahead.
+    pub fn window(&self) -> Window {
+        Window {
+            start_ns: self.start_ns.load(SeqCst),
+            end_ns: self.end_ns.load(SeqCst),
+        }
+    }
+
+    /// Whether no more requests may be sent.
+    pub fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
+
+    /// Whether a request may be sent at this instant. Of those inside the window, no more than wanted are admitted.
+    pub fn admit(&self, sent_ns: u64) -> bool {
+        if self.is_over() || sent_ns >= self.end_ns.load(SeqCst) {
+            return false;
+        }
+        let Some(wanted) = self.extent.requests else {
+            return true;
+        };
+        if sent_ns < self.start_ns.load(SeqCst) {
+            return true;
+        }
+        let admitted = self.admitted.fetch_add(1, SeqCst);
+        if admitted < wanted {
+            self.last_admitted_ns.fetch_max(sent_ns, SeqCst);
+        }
+        admitted < wanted
+    }
+
+    /// Moves the step on; to be called every few milliseconds. Says whether the load must stop now.
+    pub fn advance(&self, now_ns: u64, stop: &Stop) -> bool {
+        if self.is_over() {
+            return true;
+        }
+        let window = self.window();
+        if window.start_ns == UNKNOWN && self.is_warm(now_ns) {
+            let start = now_ns + NOTICE_NS;
+            if let Some(duration) = self.extent.duration {
+                let length = u64::try_from(duration.as_nanos()).unwrap_or(UNKNOWN);
+                self.end_ns.store(start.saturating_add(length), SeqCst);
+            }
+            self.start_ns.store(start, SeqCst);
+        }
+        let sent_all = self
+            .extent
+            .requests
+            .is_some_and(|wanted| self.admitted.load(SeqCst) >= wanted);
+        if stop.is_soft() || sent_all || now_ns >= self.end_ns.load(SeqCst) {
+            self.over.store(true, SeqCst);
+            self.close(now_ns, sent_all);
+            return true;
+        }
+        false
+    }
+
+    fn is_warm(&self, now_ns: u64) -> bool {
+        let length = u64::try_from(self.warmup.duration.as_nanos()).unwrap_or(UNKNOWN);
+        let waited = self
+            .all_started_ns()
+            .is_some_and(|started| now_ns >= started.saturating_add(length));
+        let asked = self.warmup.requests_per_user == 0 || self.warm.load(SeqCst) >= self.users;
+        waited && asked
+    }
+
+    /// Fixes the end of the window. One that never opened is empty.
+    fn close(&self, now_ns: u64, sent_all: bool) {
+        let start = self.start_ns.fetch_min(now_ns, SeqCst).min(now_ns);
+        let end = if sent_all {
+            self.last_admitted_ns.load(SeqCst) + 1
+        } else {
+            now_ns
+        };
+        self.end_ns.fetch_min(end.max(start), SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn control(users: u32, warm_s: u64, each: u32, duration: Option<u64>, requests: Option<u64>) -> Control {
+        let warmup = Warmup {
+            duration: Duration::from_secs(warm_s),
+            requests_per_user: each,
+        };
+        let extent = Extent {
+            duration: duration.map(Duration::from_secs),
+            requests,
+        };
+        Control::new(users, warmup, extent, 0)
+    }
+
+    #[test]
+    fn the_window_opens_after_both_bounds_of_the_warm_up() {
+        let control = control(2, 5, 1, Some(10), None);
+        let stop = Stop::default();
+        control.user_started(SECOND);
+        control.request_ended(1);
+        assert!(!control.advance(9 * SECOND, &stop));
+        control.user_started(10 * SECOND);
+        control.advance(20 * SECOND, &stop);
+        assert_eq!(control.window().start_ns, UNKNOWN, "one user has not asked yet");
+        control.request_ended(1);
+        control.advance(21 * SECOND, &stop);
+        let start = 21 * SECOND + NOTICE_NS;
+        assert_eq!(
+            control.window(),
+            Window {
+                start_ns: start,
+                end_ns: start + 10 * SECOND
+            }
+        );
+        assert!(control.admit(start + 10 * SECOND - 1) && !control.admit(start + 10 * SECOND));
+        assert!(!control.advance(start + 9 * SECOND, &stop) && control.advance(start + 10 * SECOND, &stop));
+    }
+
+    #[test]
+    fn exactly_the_requests_wanted_are_admitted() {
+        let control = control(1, 0, 0, None, Some(3));
+        let stop = Stop::default();
+        control.user_started(1);
+        assert!(control.admit(SECOND), "before the window, anything goes");
+        control.advance(2 * SECOND, &stop);
+        let admitted: Vec<_> = (3..8).map(|second| control.admit(second * SECOND)).collect();
+        assert_eq!(admitted, [true, true, true, false, false]);
+        assert!(control.advance(8 * SECOND, &stop));
+        assert_eq!(control.window().end_ns, 5 * SECOND + 1);
+    }
+
+    #[test]
+    fn a_stop_closes_the_window_where_it_is() {
+        let stop = Stop::default();
+        let opened = control(1, 0, 0, Some(100), None);
+        opened.user_started(1);
+        opened.advance(SECOND, &stop);
+        stop.soft();
+        assert!(opened.advance(7 * SECOND, &stop) && !opened.admit(7 * SECOND));
+        assert_eq!(
+            opened.window(),
+            Window {
+                start_ns: SECOND + NOTICE_NS,
+                end_ns: 7 * SECOND
+            }
+        );
+        let never = control(1, 0, 0, Some(100), None);
+        assert!(never.advance(7 * SECOND, &stop));
+        assert_eq!(
+            never.window(),
+            Window {
+                start_ns: 7 * SECOND,
+                end_ns: 7 * SECOND
+            }
+        );
+    }
+}

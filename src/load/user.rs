@@ -1,0 +1,143 @@
+//! One user: asks, notes how it went, and asks again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::conduct::Requests;
+use super::control::{Control, Stop};
+
+use crate::client::{Client, Failure, Shared};
+use crate::measure::{Outcome, Recorder, RequestId, Sink};
+
+/// What the users of one shard share.
+pub(super) struct Shard {
+    pub client: Shared,
+    pub control: Arc<Control>,
+    pub stop: Stop,
+    pub requests: Arc<dyn Requests>,
+    pub sink: Sink,
+    /// Locked once a request, by users of one thread.
+    pub recorder: Mutex<Recorder>,
+    pub engine: u16,
+    pub step: u16,
+    pub backoff: Duration,
+    /// Number of the first user of this shard.
+    pub first_user: u32,
+}
+
+/// A request that is over, as goose's rows want it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub took: Duration,
+    pub ok: bool,
+    pub status: Option<u16>,
+}
+
+/// The state of one user.
+pub(super) struct User {
+    shard: Arc<Shard>,
+    client: Client,
+    number: u32,
+    due_ns: u64,
+    asked: u64,
+    body: Vec<u8>,
+}
+
+impl User {
+    /// The user who is number `index` of its shard, with its connection open if the server lets it.
+    pub async fn start(shard: Arc<Shard>, index: u32) -> Self {
+        let number = shard.first_user + index;
+        let mut client = Client::new(shard.client.clone(), number as usize);
+        // If this fails, the first request meets the same and is counted.
+        let _ = client.open().await;
+        if client.kernel_stamps() == Some(false) {
+            lock(&shard.recorder).without_kernel_stamps();
+        }
+        let due_ns = shard.client.clock.now_ns();
+        shard.client.live.user_started();
+        shard.control.user_started(due_ns);
+        Self {
+            shard,
+            client,
+            number,
+            due_ns,
+            asked: 0,
+            body: Vec::new(),
+        }
+    }
+
+    /// One request, from due to done; nothing if none may be sent any more.
+    pub async fn ask(&mut self) -> Option<Ended> {
+        let Self { shard, client, .. } = self;
+        if shard.control.is_over() {
+            return None;
+        }
+        let id = shard.control.next_id();
+        self.body.clear();
+        shard.requests.body(id, &mut self.body);
+        let result = client
+            .ask(id, &self.body, |sent_ns| shard.control.admit(sent_ns))
+            .await?;
+        let failed = result.is_err();
+        let ended = self.note(id, result);
+        if failed && !self.shard.control.is_over() {
+            let pause = tokio::time::sleep(self.shard.backoff);
+            self.shard
+                .control
+                .cut
+                .unless_cut(self.number as usize, pause)
+                .await;
+        }
+        self.due_ns = self.shard.client.clock.now_ns();
+        Some(ended)
+    }
+
+    fn note(&mut self, id: u64, result: Result<(), Failure>) -> Ended {
+        let Self {
+            shard,
+            client,
+            number,
+            due_ns,
+            asked,
+            ..
+        } = self;
+        let (mut outcome, error) = match result {
+            Ok(()) => (Outcome::Ok, None),
+            Err(failure) => (failure.outcome, Some(failure.message())),
+        };
+        let broken = matches!(
+            outcome,
+            Outcome::Connect | Outcome::Truncated | Outcome::Cancelled
+        );
+        if broken && shard.stop.is_server_gone() {
+            outcome = Outcome::ServerExit;
+        }
+        let id = RequestId {
+            id,
+            engine: shard.engine,
+            step: shard.step,
+            user: *number,
+        };
+        let trace = &client.trace;
+        let sample = trace.sample(id, *due_ns, outcome, error);
+        lock(&shard.recorder).fold(&sample, trace, shard.control.window());
+        let ended = Ended {
+            took: Duration::from_nanos(
+                trace
+                    .end_ns
+                    .unwrap_or(0)
+                    .saturating_sub(trace.sent_ns.unwrap_or(*due_ns)),
+            ),
+            ok: outcome == Outcome::Ok,
+            status: trace.status,
+        };
+        shard.sink.send(sample);
+        *asked += 1;
+        shard.control.request_ended(*asked);
+        ended
+    }
+}
+
+fn lock(recorder: &Mutex<Recorder>) -> std::sync::MutexGuard<'_, Recorder> {
+    recorder.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,279 @@
+//! What each figure means: one table, for `loadtest explain`, for reports and for exports.
+
+/// The definition of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definition {
+    /// The name by which results refer to it.
+    pub id: &'static str,
+    /// What it is called.
+    pub name: &'static str,
+    /// Its unit; empty for a pure number.
+    pub unit: &'static str,
+    /// What it is, exactly.
+    pub meaning: &'static str,
+    /// How other tools read the same name; empty where the field agrees.
+    pub elsewhere: &'static str,
+}
+
+/// There is no metric of this name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("there is no metric `{name}`{hint}; there are {known}")]
+pub struct UnknownMetric {
+    name: String,
+    hint: String,
+    known: String,
+}
+
+/// The definition of a metric, by its id or by its name.
+///
+/// # Errors
+/// If there is none; the message has the nearest one.
+pub fn explain(metric: &str) -> Result<&'static Definition, UnknownMetric> {
+    let wanted = metric.to_lowercase().replace([' ', '-'], "_");
+    let id = wanted.trim_end_matches("_ms");
+    let by_id = DEFINITIONS
+        .iter()
+        .find(|definition| definition.id == id || definition.id == wanted);
+    let by_name = || {
+        DEFINITIONS
+            .iter()
+            .find(|definition| definition.name.replace([' ', '-'], "_") == wanted)
+    };
+    by_id.or_else(by_name).ok_or_else(|| {
+        let ids = DEFINITIONS.iter().map(|definition| definition.id);
+        UnknownMetric {
+            name: metric.into(),
+            hint: nearest(id, ids.clone()),
+            known: ids.collect::<Vec<_>>().join(", "),
+        }
+    })
+}
+
+fn nearest(wrong: &str, ids: impl Iterator<Item = &'static str>) -> String {
+    ids.map(|id| (strsim::jaro_winkler(wrong, id), id))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, id)| format!(" (did you mean `{id}`?)"))
+        .unwrap_or_default()
+}
+
+const fn define(
+    id: &'static str,
+    name: &'static str,
+    unit: &'static str,
+    meaning: &'static str,
+    elsewhere: &'static str,
+) -> Definition {
+    Definition {
+        id,
+        name,
+        unit,
+        meaning,
+        elsewhere,
+    }
+}
+
+/// Every metric, in the order in which reports show them.
+pub const DEFINITIONS: &[Definition] = &[
+    define(
+        "ttft",
+        "time to first token",
+        "ms",
+        "From handing the request's first byte to the kernel, on an open connection, to the arrival at this host of \
+         the first event that carries generated output. Arrival is the kernel's receive timestamp where there is one. \
+         A first token of reasoning counts; a chunk with only a role, an empty delta or a comment does not.",
+        "Some tools start the clock before connecting, or stop it at the response's head or at any first chunk.",
+    ),
+    define(
+        "ttft_from_due",
+        "time to first token from due",
+        "ms",
+        "From the instant at which the load wanted the request to the arrival of its first output: what a user of an \
+         overloaded system waits. With closed-loop users, due is when the user became free.",
+        "Often not measured at all, which hides the waiting before a late request (coordinated omission).",
+    ),
+    define(
+        "ttfo",
+        "time to first output",
+        "ms",
+        "Like TTFT, but to the first visible content: reasoning does not count.",
+        "",
+    ),
+    define(
+        "ttst",
+        "time to second token",
+        "ms",
+        "From the first event with output to the second one.",
+        "",
+    ),
+    define(
+        "tpot",
+        "time per output token",
+        "ms",
+        "Of one request: the time between its first and its last output event, divided by the output tokens that came \
+         after the first event. Undefined where none came after it. One value per request.",
+        "Tools that divide by all output tokens, or start at sending, report other figures under this name.",
+    ),
+    define(
+        "itl",
+        "inter-token latency",
+        "ms",
+        "The gap between neighbouring output events, divided by the tokens that the later event carries, and counted \
+         once for each of those tokens.",
+        "Several tools give the raw gap between chunks this name; here that is ICL.",
+    ),
+    define(
+        "icl",
+        "inter-chunk latency",
+        "ms",
+        "The raw gap between neighbouring output events, however many tokens they carry.",
+        "Often called ITL.",
+    ),
+    define(
+        "e2el",
+        "end-to-end latency",
+        "ms",
+        "From sending the request to the arrival of its last event with output.",
+        "Some tools go on to the end of the stream, with usage and [DONE].",
+    ),
+    define(
+        "connect",
+        "connect time",
+        "ms",
+        "Name resolution, TCP and TLS, of requests that opened a connection. It is part of no other latency.",
+        "",
+    ),
+    define(
+        "output_tps",
+        "output throughput",
+        "tok/s",
+        "Output tokens whose event arrived inside the measurement window, divided by the window's length.",
+        "Counting all tokens of the requests that ended inside the window is common, and is off at both edges.",
+    ),
+    define(
+        "request_rps",
+        "request throughput",
+        "req/s",
+        "Requests whose last output arrived inside the measurement window, divided by the window's length.",
+        "",
+    ),
+    define(
+        "goodput_rps",
+        "goodput",
+        "req/s",
+        "Requests sent inside the window that met every objective given (TTFT, TPOT, E2EL), per second. A failed \
+         request meets none.",
+        "",
+    ),
+    define(
+        "output_tokens",
+        "output tokens",
+        "tokens",
+        "Per request: the server's own count (usage.completion_tokens); else that of a tokenizer the user named; else \
+         the number of events with output. The result says which.",
+        "Tokenizing the output again can differ from what the server generated.",
+    ),
+    define(
+        "input_tokens",
+        "input tokens",
+        "tokens",
+        "Per request: the server's own count (usage.prompt_tokens), else the tokenizer's, else unknown. The server's \
+         count includes what its chat template adds.",
+        "",
+    ),
+    define(
+        "speed_per_user",
+        "output speed per user",
+        "tok/s",
+        "1000 divided by TPOT: how fast one user sees text appear.",
+        "",
+    ),
+    define(
+        "concurrency_claimed",
+        "claimed concurrency",
+        "",
+        "The users of the step.",
+        "",
+    ),
+    define(
+        "concurrency_observed",
+        "observed concurrency",
+        "",
+        "Requests in flight, averaged over the time of the window. Where it is below the users, the client or the \
+         server held some back.",
+        "Usually not reported; the number of users is taken for it.",
+    ),
+    define(
+        "concurrency_streaming",
+        "streaming concurrency",
+        "",
+        "Streams between their first and last token, averaged over the time of the window: how many requests the \
+         server really worked on at once. A server with one slot shows 1 here, however many users wait.",
+        "",
+    ),
+    define(
+        "scaling",
+        "scaling factor",
+        "",
+        "Output throughput of a step divided by that of the engine's step with the fewest users.",
+        "",
+    ),
+    define(
+        "efficiency",
+        "scaling efficiency",
+        "",
+        "The scaling factor divided by the ratio of users: 1 means that every user more added as much as the first.",
+        "",
+    ),
+    define(
+        "read_lag",
+        "read lag",
+        "ms",
+        "The client's own delay: from the kernel's receipt of an event to the program's reading it. Latencies rest on \
+         the former, so read lag is no part of them where the kernel stamps.",
+        "",
+    ),
+    define(
+        "send_lag",
+        "send lag",
+        "ms",
+        "The client's own delay: from the instant a request was due to its first byte going to the kernel.",
+        "",
+    ),
+    define(
+        "client_error",
+        "client error",
+        "ms",
+        "How far the client's own lateness may have moved what it reports, as p99. Above 1 ms, or above 5 % of the \
+         median TTFT, a step is marked client-limited.",
+        "",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_found_by_id_and_by_name() {
+        for definition in DEFINITIONS {
+            assert_eq!(explain(definition.id), Ok(definition));
+            assert_eq!(explain(&definition.name.to_uppercase()), Ok(definition));
+        }
+        assert_eq!(explain("TTFT").map(|definition| definition.id), Ok("ttft"));
+        assert_eq!(explain("ttft_ms").map(|definition| definition.id), Ok("ttft"));
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let ids: BTreeSet<_> = DEFINITIONS.iter().map(|definition| definition.id).collect();
+        assert_eq!(ids.len(), DEFINITIONS.len());
+    }
+
+    #[test]
+    fn an_unknown_metric_names_the_nearest() {
+        insta::assert_snapshot!(explain("tftt").unwrap_err());
+    }
+}

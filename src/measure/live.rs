@@ -1,0 +1,291 @@
+//! Counters that the hot path writes and the display reads, without locks.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Buckets an octave: a percentile read here is within 1/32 of the truth.
+const PER_OCTAVE: usize = 32;
+/// 2^10 ns, about 1 us: what is shorter falls into the first bucket.
+const FIRST_OCTAVE: u32 = 10;
+/// Up to 2^38 ns, about 4.6 minutes.
+const OCTAVES: usize = 28;
+
+/// Seconds that are open for counting at once. A second is read once it is over by more than one.
+const OPEN: u64 = 4;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A coarse histogram of durations whose counts are atomics.
+#[derive(Debug)]
+struct Durations([AtomicU32; PER_OCTAVE * OCTAVES]);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self([const { AtomicU32::new(0) }; PER_OCTAVE * OCTAVES])
+    }
+}
+
+impl Durations {
+    fn add(&self, ns: u64) {
+        self.0[Self::bucket(ns)].fetch_add(1, Relaxed);
+    }
+
+    fn bucket(ns: u64) -> usize {
+        let ns = ns.max(1 << FIRST_OCTAVE);
+        let octave = ns.ilog2();
+        let within = (ns >> (octave - PER_OCTAVE.ilog2())) as usize - PER_OCTAVE;
+        let bucket = (octave - FIRST_OCTAVE) as usize * PER_OCTAVE + within;
+        bucket.min(PER_OCTAVE * OCTAVES - 1)
+    }
+
+    /// The middle of a bucket.
+    fn value(bucket: usize) -> u64 {
+        let octave = FIRST_OCTAVE + (bucket / PER_OCTAVE) as u32;
+        let low = ((PER_OCTAVE + bucket % PER_OCTAVE) as u64) << (octave - PER_OCTAVE.ilog2());
+        low + (1 << (octave - PER_OCTAVE.ilog2())) / 2
+    }
+
+    fn read_into(&self, counts: &mut [u64; PER_OCTAVE * OCTAVES]) {
+        for (bucket, count) in self.0.iter().zip(counts) {
+            *count += u64::from(bucket.load(Relaxed));
+        }
+    }
+
+    fn take_into(&self, counts: &mut [u64; PER_OCTAVE * OCTAVES]) {
+        for (bucket, count) in self.0.iter().zip(counts) {
+            *count += u64::from(bucket.swap(0, Relaxed));
+        }
+    }
+}
+
+/// The value below which `share` of the counted durations lie, in nanoseconds.
+fn quantile(counts: &[u64; PER_OCTAVE * OCTAVES], share: f64) -> Option<u64> {
+    let total: u64 = counts.iter().sum();
+    let rank = ((total as f64 * share).ceil() as u64).max(1);
+    let mut seen = 0;
+    let bucket = counts.iter().position(|count| {
+        seen += count;
+        seen >= rank
+    })?;
+    Some(Durations::value(bucket))
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    sent: AtomicU32,
+    ok: AtomicU32,
+    failed: AtomicU32,
+    ttft: Durations,
+    itl: Durations,
+}
+
+/// What one shard of the load does right now. Its own thread writes, others read.
+#[derive(Debug, Default)]
+pub struct Live {
+    users: AtomicU32,
+    in_flight: AtomicU32,
+    streaming: AtomicU32,
+    events: AtomicU64,
+    sent: AtomicU64,
+    ok: AtomicU64,
+    failed: AtomicU64,
+    /// Of the whole step.
+    ttft: Durations,
+    slots: [Slot; OPEN as usize],
+}
+
+/// Totals of a step so far, over its shards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Users that have started.
+    pub users: u32,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Streams past their first token.
+    pub streaming: u32,
+    /// Events with output.
+    pub events: u64,
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests that ended well.
+    pub ok: u64,
+    /// Requests that failed.
+    pub failed: u64,
+}
+
+/// What one second brought, over all shards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SecondCounts {
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests that ended well.
+    pub ok: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Median and 99th percentile of the TTFT of first tokens that arrived, in nanoseconds.
+    pub ttft_ns: Option<(u64, u64)>,
+    /// Median and 99th percentile of the gaps between output events that arrived, in nanoseconds.
+    pub itl_ns: Option<(u64, u64)>,
+}
+
+impl Live {
+    fn slot(&self, at_ns: u64) -> &Slot {
+        &self.slots[(at_ns / SECOND_NS % OPEN) as usize]
+    }
+
+    /// A user has started.
+    pub fn user_started(&self) {
+        self.users.fetch_add(1, Relaxed);
+    }
+
+    /// A request goes out.
+    pub fn request_sent(&self, at_ns: u64) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.sent.fetch_add(1, Relaxed);
+        self.slot(at_ns).sent.fetch_add(1, Relaxed);
+    }
+
+    /// The first output of a request arrived. `now_ns` tells the second to count it in.
+    pub fn first_event(&self, now_ns: u64, ttft_ns: u64) {
+        self.streaming.fetch_add(1, Relaxed);
+        self.events.fetch_add(1, Relaxed);
+        self.slot(now_ns).ttft.add(ttft_ns);
+        self.ttft.add(ttft_ns);
+    }
+
+    /// Output arrived `gap_ns` after the output before it.
+    pub fn next_event(&self, now_ns: u64, gap_ns: u64) {
+        self.events.fetch_add(1, Relaxed);
+        self.slot(now_ns).itl.add(gap_ns);
+    }
+
+    /// A request that went out is over; `streamed` if its first output had arrived.
+    pub fn request_ended(&self, now_ns: u64, ok: bool, streamed: bool) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        if streamed {
+            self.streaming.fetch_sub(1, Relaxed);
+        }
+        self.count_end(now_ns, ok);
+    }
+
+    /// A request that could not go out is over.
+    pub fn request_not_sent(&self, now_ns: u64) {
+        self.count_end(now_ns, false);
+    }
+
+    fn count_end(&self, now_ns: u64, ok: bool) {
+        let slot = self.slot(now_ns);
+        let (total, second) = if ok {
+            (&self.ok, &slot.ok)
+        } else {
+            (&self.failed, &slot.failed)
+        };
+        total.fetch_add(1, Relaxed);
+        second.fetch_add(1, Relaxed);
+    }
+}
+
+/// The counters of all shards of one step.
+#[derive(Debug)]
+pub struct LiveShards(Vec<std::sync::Arc<Live>>);
+
+impl LiveShards {
+    /// Counters for so many shards.
+    pub fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| std::sync::Arc::default()).collect())
+    }
+
+    /// The counters of one shard.
+    pub fn shard(&self, index: usize) -> std::sync::Arc<Live> {
+        self.0[index].clone()
+    }
+
+    /// What happened so far.
+    pub fn totals(&self) -> Totals {
+        self.0.iter().fold(Totals::default(), |sum, live| Totals {
+            users: sum.users + live.users.load(Relaxed),
+            in_flight: sum.in_flight + live.in_flight.load(Relaxed),
+            streaming: sum.streaming + live.streaming.load(Relaxed),
+            events: sum.events + live.events.load(Relaxed),
+            sent: sum.sent + live.sent.load(Relaxed),
+            ok: sum.ok + live.ok.load(Relaxed),
+            failed: sum.failed + live.failed.load(Relaxed),
+        })
+    }
+
+    /// Median TTFT of the step so far, in nanoseconds within 3 %.
+    pub fn ttft_p50_ns(&self) -> Option<u64> {
+        let mut counts = [0; PER_OCTAVE * OCTAVES];
+        for live in &self.0 {
+            live.ttft.read_into(&mut counts);
+        }
+        quantile(&counts, 0.5)
+    }
+
+    /// Reads a second that is over, and empties its counters for the second that comes [`OPEN`] later.
+    pub fn take_second(&self, at_s: u64) -> SecondCounts {
+        let mut ttft = [0; PER_OCTAVE * OCTAVES];
+        let mut itl = [0; PER_OCTAVE * OCTAVES];
+        let mut counts = SecondCounts::default();
+        for live in &self.0 {
+            let slot = &live.slots[(at_s % OPEN) as usize];
+            counts.sent += u64::from(slot.sent.swap(0, Relaxed));
+            counts.ok += u64::from(slot.ok.swap(0, Relaxed));
+            counts.failed += u64::from(slot.failed.swap(0, Relaxed));
+            slot.ttft.take_into(&mut ttft);
+            slot.itl.take_into(&mut itl);
+        }
+        counts.ttft_ns = quantile(&ttft, 0.5).zip(quantile(&ttft, 0.99));
+        counts.itl_ns = quantile(&itl, 0.5).zip(quantile(&itl, 0.99));
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_bucket_is_close_to_what_it_holds(ns in 1_u64 << FIRST_OCTAVE..1 << 37) {
+            let value = Durations::value(Durations::bucket(ns));
+            prop_assert!(value.abs_diff(ns) * PER_OCTAVE as u64 <= ns, "{ns} is shown as {value}");
+        }
+    }
+
+    #[test]
+    fn extremes_have_a_bucket() {
+        assert_eq!(Durations::bucket(0), 0);
+        assert_eq!(Durations::bucket(u64::MAX), PER_OCTAVE * OCTAVES - 1);
+    }
+
+    #[test]
+    fn a_second_is_read_once() {
+        let shards = LiveShards::new(2);
+        for shard in 0..2 {
+            let live = shards.shard(shard);
+            live.user_started();
+            live.request_sent(5 * SECOND_NS);
+            live.first_event(5 * SECOND_NS + 1, 100_000_000);
+            live.next_event(6 * SECOND_NS, 10_000_000);
+            live.request_ended(6 * SECOND_NS, shard == 0, true);
+        }
+        let totals = Totals {
+            users: 2,
+            events: 4,
+            sent: 2,
+            ok: 1,
+            failed: 1,
+            ..Totals::default()
+        };
+        assert_eq!(shards.totals(), totals);
+        let fifth = shards.take_second(5);
+        assert_eq!((fifth.sent, fifth.ok, fifth.itl_ns), (2, 0, None));
+        let (p50, p99) = fifth.ttft_ns.expect("two first tokens");
+        assert!(p50 == p99 && p50.abs_diff(100_000_000) < 3_200_000);
+        let sixth = shards.take_second(6);
+        assert_eq!((sixth.ok, sixth.failed, sixth.ttft_ns), (1, 1, None));
+        assert_eq!(shards.take_second(5), SecondCounts::default());
+    }
+}

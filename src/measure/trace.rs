@@ -1,0 +1,126 @@
+//! What the client notes of the request at hand: reused from request to request, so that an event costs no memory.
+
+use super::{Outcome, Sample, TokenSource};
+
+/// An event that carried output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Its arrival, in nanoseconds since the start of the run.
+    pub at_ns: u64,
+    /// Nanoseconds from arrival to read, at most 4 s.
+    pub lag_ns: u32,
+    /// Output tokens of the request so far, by the server's word; 0 where the event does not say.
+    pub tokens: u32,
+}
+
+/// Events of one request that are kept. Later ones are counted, but their gaps are not.
+const MAX_EVENTS: usize = 1 << 16;
+
+/// One request in the making. Instants are nanoseconds since the start of the run.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// See [`Sample::connect_ns`].
+    pub connect_ns: Option<u64>,
+    /// See [`Sample::sent_ns`].
+    pub sent_ns: Option<u64>,
+    /// See [`Sample::headers_ns`].
+    pub headers_ns: Option<u64>,
+    /// See [`Sample::first_visible_ns`].
+    pub first_visible_ns: Option<u64>,
+    /// See [`Sample::end_ns`].
+    pub end_ns: Option<u64>,
+    /// See [`Sample::status`].
+    pub status: Option<u16>,
+    /// Input tokens, by the server's word.
+    pub n_in: Option<u32>,
+    /// Output tokens, by the server's word.
+    pub n_out: Option<u32>,
+    events: Vec<Event>,
+    count: u32,
+    last_ns: Option<u64>,
+}
+
+impl Trace {
+    /// Forgets the request; keeps the memory.
+    pub fn clear(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        *self = Self {
+            events,
+            ..Self::default()
+        };
+    }
+
+    /// Notes an event that carried output. Returns the gap to the one before it, in nanoseconds.
+    pub fn push(&mut self, event: Event) -> Option<u64> {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push(event);
+        }
+        self.count += 1;
+        let before = self.last_ns.replace(event.at_ns);
+        before.map(|before| event.at_ns.saturating_sub(before))
+    }
+
+    /// Arrival of the first event with output.
+    pub fn first_ns(&self) -> Option<u64> {
+        self.events.first().map(|event| event.at_ns)
+    }
+
+    /// Arrival of the last event with output.
+    pub fn last_ns(&self) -> Option<u64> {
+        self.last_ns
+    }
+
+    /// The events with output, but those beyond the limit.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Number of events with output.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The request's record, once it has ended.
+    pub fn sample(&self, id: RequestId, due_ns: u64, outcome: Outcome, error: Option<String>) -> Sample {
+        let (n_out, token_source) = match self.n_out {
+            Some(tokens) => (tokens, TokenSource::Usage),
+            None => (self.count, TokenSource::Events),
+        };
+        Sample {
+            id: id.id,
+            engine: id.engine,
+            step: id.step,
+            user: id.user,
+            due_ns,
+            sent_ns: self.sent_ns,
+            headers_ns: self.headers_ns,
+            first_ns: self.first_ns(),
+            second_ns: self.events.get(1).map(|event| event.at_ns),
+            first_visible_ns: self.first_visible_ns,
+            last_ns: self.last_ns,
+            end_ns: self.end_ns,
+            connect_ns: self.connect_ns,
+            events: self.count,
+            n_in: self.n_in,
+            n_out: Some(n_out),
+            token_source,
+            outcome,
+            status: self.status,
+            error,
+        }
+    }
+}
+
+/// Which request of a run: see the fields of [`Sample`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    /// See [`Sample::id`].
+    pub id: u64,
+    /// See [`Sample::engine`].
+    pub engine: u16,
+    /// See [`Sample::step`].
+    pub step: u16,
+    /// See [`Sample::user`].
+    pub user: u32,
+}

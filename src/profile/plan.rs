@@ -1,0 +1,204 @@
+//! The steps of a profile in order, and the plan as a text that a person checks before the run.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Style};
+
+use super::{Extent, Profile, Source, Step, duration};
+
+/// A step in its place in the run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Planned {
+    /// Number of the step, from 0; every engine runs the same steps.
+    pub index: u16,
+    /// Which of its repeats this is, from 0.
+    pub repeat: u32,
+    /// What to do.
+    pub step: Step,
+}
+
+impl Profile {
+    /// The steps that every engine runs, in order: users, then input lengths, then output lengths, then repeats.
+    pub fn steps(&self) -> Vec<Planned> {
+        let mut steps = Vec::new();
+        for &users in &self.users {
+            for &isl in &self.requests.isl {
+                for &osl in &self.requests.osl {
+                    for repeat in 0..self.repeat {
+                        let step = Step { users, isl, osl };
+                        steps.push(Planned {
+                            index: steps.len() as u16,
+                            repeat,
+                            step,
+                        });
+                    }
+                }
+            }
+        }
+        steps
+    }
+
+    /// How long the run takes at most once the engines are up, if that is known: warm-up may last longer where it
+    /// waits for requests. Absent when only a number of requests ends a step.
+    pub fn expected(&self) -> Option<Duration> {
+        let step = self.ramp + self.warmup.duration + self.extent.duration? + self.drain;
+        let engines = self.engines.len().max(1) as u32;
+        Some(step * self.steps().len() as u32 * engines)
+    }
+
+    /// The plan as `--dry-run` prints it.
+    pub fn plan_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "{name:<10}{value}");
+        };
+        let purpose = self
+            .description
+            .as_ref()
+            .map(|purpose| format!(": {purpose}"))
+            .unwrap_or_default();
+        line("profile", format!("{}{purpose}", self.name));
+        match &self.url {
+            Some(url) => line("server", format!("{url} (runs already)")),
+            None => line("engines", self.engines.join(", ")),
+        }
+        line(
+            "model",
+            self.model
+                .clone()
+                .unwrap_or_else(|| "what the server serves".into()),
+        );
+        if self.url.is_none() {
+            line("started", self.server_line());
+        }
+        line("requests", self.request_line());
+        line("window", self.window_line());
+        if let Some(slo) = &self.slo {
+            line("goodput", format!("requests within {slo} (ms)"));
+        }
+        line("time", self.time_line());
+        let output = self.report.output.as_ref().map(|dir| dir.display().to_string());
+        line(
+            "results",
+            output.unwrap_or_else(|| format!("results/<utc time>-{}", self.name)),
+        );
+        format!("{text}\n{}\n", self.step_table())
+    }
+
+    fn server_line(&self) -> String {
+        let server = &self.server;
+        let threads = server
+            .threads
+            .map_or("default threads".into(), |n| format!("{n} threads"));
+        let mut line = format!(
+            "{threads}, {} sequences of {} tokens",
+            server.parallel, server.context
+        );
+        if let Some(weights) = &server.weights {
+            let _ = write!(line, ", weights {weights}");
+        }
+        if !server.args.is_empty() {
+            let _ = write!(line, ", {}", server.args.join(" "));
+        }
+        line
+    }
+
+    fn request_line(&self) -> String {
+        let requests = &self.requests;
+        let mut parts = vec![match &requests.source {
+            Source::Synthetic => "synthetic prompts, each of them unique".to_string(),
+            Source::Questions => "the fixed set `questions`".to_string(),
+            Source::File(path) => path.display().to_string(),
+        }];
+        if requests.shared_prefix > 0 {
+            parts.push(format!("the first {} tokens shared", requests.shared_prefix));
+        }
+        if requests.ignore_eos {
+            parts.push("ignoring the end token".into());
+        }
+        parts.extend(requests.temperature.map(|t| format!("temperature {t}")));
+        parts.extend(requests.top_p.map(|p| format!("top-p {p}")));
+        parts.push(format!("seed {}", requests.seed));
+        parts.push(requests.endpoint.path().into());
+        parts.join(", ")
+    }
+
+    fn window_line(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.ramp.is_zero() {
+            parts.push(format!("ramp {}", duration::show(self.ramp)));
+        }
+        let warmup = &self.warmup;
+        let mut bounds = Vec::new();
+        if !warmup.duration.is_zero() {
+            bounds.push(duration::show(warmup.duration));
+        }
+        if warmup.requests_per_user > 0 {
+            bounds.push(format!("{} per user", count(u64::from(warmup.requests_per_user))));
+        }
+        if !bounds.is_empty() {
+            parts.push(format!("warm-up {}", bounds.join(" and ")));
+        }
+        parts.push(format!("measured {}", extent(&self.extent)));
+        parts.push(format!("drain up to {}", duration::show(self.drain)));
+        parts.join(", ")
+    }
+
+    fn time_line(&self) -> String {
+        let steps = self.steps().len();
+        let steps = format!("{steps} step{}", if steps == 1 { "" } else { "s" });
+        let engines = match self.engines.len() {
+            0 | 1 => String::new(),
+            n => format!(" on each of {n} engines"),
+        };
+        match self.expected() {
+            Some(time) => format!(
+                "{steps}{engines}, {} at most once the server is up",
+                duration::show(time)
+            ),
+            None => format!("{steps}{engines}, as long as the requests take"),
+        }
+    }
+
+    fn step_table(&self) -> String {
+        let mut table = Builder::default();
+        table.push_record(["step", "users", "ISL", "OSL", "repeat", "ends after"]);
+        for planned in self.steps() {
+            let isl = match planned.step.isl.mean {
+                0 => "dataset".into(),
+                _ => planned.step.isl.to_string(),
+            };
+            table.push_record([
+                (planned.index + 1).to_string(),
+                planned.step.users.to_string(),
+                isl,
+                planned.step.osl.to_string(),
+                format!("{}/{}", planned.repeat + 1, self.repeat),
+                extent(&self.extent),
+            ]);
+        }
+        table
+            .build()
+            .with(Style::sharp())
+            .modify(Columns::new(..5), Alignment::right())
+            .to_string()
+    }
+}
+
+fn extent(extent: &Extent) -> String {
+    let duration = extent.duration.map(duration::show);
+    let requests = extent.requests.map(count);
+    duration
+        .into_iter()
+        .chain(requests)
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+fn count(requests: u64) -> String {
+    format!("{requests} request{}", if requests == 1 { "" } else { "s" })
+}

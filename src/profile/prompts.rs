@@ -1,0 +1,561 @@
+//! The requests of a step: prepared before the load with the tokenizer, rendered during it without.
+//!
+//! A synthetic prompt is a shared prefix (if wanted), a *nonce* of a few words that no other request has, and a text
+//! out of a pool. All words are chosen so that each costs the same number of tokens, so every nonce does too, and a
+//! prompt keeps its exact length whichever nonce it gets. Lengths count the text of the user's message alone: without
+//! what a chat template puts around it, and without begin- or end-of-text tokens.
+
+use std::io::Write;
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Map, Value, json};
+
+use super::words::Vocabulary;
+use super::{Endpoint, Error, Length, Requests, Source, Step, dataset};
+
+/// Prompts in the pool of one step, at most.
+const POOL: usize = 1024;
+/// Tokens in the pool of one step, at most (but at least [`POOL_MIN`] prompts): it bounds the time the tokenizer takes.
+const POOL_TOKENS: usize = 1 << 17;
+/// Prompts in the pool of one step, at least.
+const POOL_MIN: usize = 16;
+/// Words of a nonce, where a prompt is long enough.
+const NONCE_WORDS: u32 = 4;
+
+/// How an engine wants to be asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dialect {
+    /// Name of the model in the request.
+    pub model: String,
+    /// Field that bounds the output, `max_tokens` or `max_completion_tokens`.
+    pub max_tokens: String,
+    /// Field that makes the engine generate past its end token; absent if it has none.
+    pub ignore_eos: Option<String>,
+    /// Whether the engine takes `stream_options.include_usage`.
+    pub include_usage: bool,
+    /// More fields of every request.
+    pub extra: Map<String, Value>,
+}
+
+impl Dialect {
+    /// What most servers take, with this model's name.
+    pub fn openai(model: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            max_tokens: "max_tokens".into(),
+            ignore_eos: Some("ignore_eos".into()),
+            include_usage: true,
+            extra: Map::new(),
+        }
+    }
+}
+
+/// The requests of one step, by number. The same profile, step, tokenizer and seed give the same prompts, whatever
+/// the engine.
+#[derive(Debug, Clone)]
+pub struct Prompts {
+    pool: Vec<Rendered>,
+    nonces: Nonces,
+    /// Whether the first pass through the pool goes without nonces: prompts of a dataset are sent as they are once.
+    plain_first_pass: bool,
+    seed: u64,
+    counted: bool,
+}
+
+/// A request's body around its nonce and its seed.
+#[derive(Debug, Clone)]
+struct Rendered {
+    before_nonce: Vec<u8>,
+    after_nonce: Vec<u8>,
+}
+
+/// A text, where its nonce goes, and how many tokens are asked for.
+struct Item {
+    messages: Vec<Value>,
+    /// Which message takes the nonce, and after how many bytes of its text.
+    at: (usize, usize),
+    osl: u32,
+}
+
+impl Prompts {
+    /// Prepares the requests of a step. `count` is the model's tokenizer (tokens of a text, nothing added); without
+    /// it a word counts as a token, and [`counted`](Self::counted) says so.
+    ///
+    /// # Errors
+    /// If a dataset is not readable, no prompt of the length wanted can be made, or the engine does not take what
+    /// the profile asks for.
+    pub fn prepare(
+        requests: &Requests,
+        step: &Step,
+        dialect: &Dialect,
+        count: Option<&dyn Fn(&str) -> usize>,
+    ) -> Result<Self, Error> {
+        let words = |text: &str| text.split_whitespace().count();
+        let counter = count.unwrap_or(&words);
+        let wanted = step.isl.mean;
+        let vocabulary = Vocabulary::choose(counter).ok_or_else(|| Error::Length {
+            wanted,
+            reason: "it counts no two words alike".into(),
+        })?;
+        let mut rng = ChaCha8Rng::seed_from_u64(requests.seed);
+        let mut nonces = Nonces::new(vocabulary, NONCE_WORDS, &mut rng);
+        let items = match requests.source {
+            Source::Synthetic => {
+                let mut writer = Writer {
+                    vocabulary: nonces.vocabulary.clone(),
+                    count: counter,
+                    rng,
+                };
+                nonces.words = writer.nonce_words(step.isl, requests.shared_prefix);
+                writer.items(step, requests.shared_prefix, &nonces)?
+            }
+            _ => dataset_items(&requests.source, step.osl, &mut rng)?,
+        };
+        let pool = items
+            .iter()
+            .map(|item| render(item, requests, dialect))
+            .collect::<Result<_, _>>()?;
+        let plain_first_pass = requests.source != Source::Synthetic;
+        Ok(Self {
+            pool,
+            nonces,
+            plain_first_pass,
+            seed: requests.seed,
+            counted: count.is_some(),
+        })
+    }
+
+    /// Whether lengths were counted with a tokenizer; else they are words.
+    pub fn counted(&self) -> bool {
+        self.counted
+    }
+
+    /// How many requests there are before one repeats.
+    pub fn distinct(&self) -> u64 {
+        let fresh = if self.plain_first_pass {
+            self.pool.len() as u64
+        } else {
+            0
+        };
+        self.nonces.space().saturating_add(fresh)
+    }
+
+    /// Replaces `out` by the JSON body of request number `seq` of the step.
+    pub fn body(&self, seq: u64, out: &mut Vec<u8>) {
+        out.clear();
+        let item = &self.pool[(seq % self.pool.len() as u64) as usize];
+        out.extend_from_slice(&item.before_nonce);
+        if !self.plain_first_pass || seq >= self.pool.len() as u64 {
+            self.nonces.write(seq, out);
+        }
+        out.extend_from_slice(&item.after_nonce);
+        // Writing to a Vec cannot fail. Seeds stay within 31 bits, which every server takes.
+        let _ = write!(out, "{}}}", self.seed.wrapping_add(seq) & 0x7fff_ffff);
+    }
+}
+
+/// Words that number the requests, so that no two prompts start alike.
+#[derive(Debug, Clone)]
+struct Nonces {
+    vocabulary: Vocabulary,
+    words: u32,
+    factor: u64,
+    offset: u64,
+}
+
+impl Nonces {
+    fn new(vocabulary: Vocabulary, words: u32, rng: &mut impl Rng) -> Self {
+        Self {
+            vocabulary,
+            words,
+            factor: rng.random::<u64>() | 1,
+            offset: rng.random(),
+        }
+    }
+
+    /// How many nonces there are.
+    fn space(&self) -> u64 {
+        1u64.checked_shl(self.words * self.vocabulary.bits())
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Writes nonce number `seq`, each word with a space after it. An odd factor permutes the numbers modulo a power
+    /// of two, and its lowest bits choose the first word, so neighbours differ from their first word on.
+    fn write(&self, seq: u64, out: &mut Vec<u8>) {
+        let bits = self.vocabulary.bits();
+        let mut number = seq.wrapping_mul(self.factor).wrapping_add(self.offset);
+        for _ in 0..self.words {
+            let word = self.vocabulary.words[(number & ((1 << bits) - 1)) as usize];
+            out.extend_from_slice(word.as_bytes());
+            out.push(b' ');
+            number >>= bits;
+        }
+    }
+
+    fn text(&self, seq: u64) -> String {
+        let mut out = Vec::new();
+        self.write(seq, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+/// Makes synthetic prompts.
+struct Writer<'a> {
+    vocabulary: Vocabulary,
+    count: &'a dyn Fn(&str) -> usize,
+    rng: ChaCha8Rng,
+}
+
+impl Writer<'_> {
+    /// Words of the nonces: as many as fit beside at least one token of text, but one at least.
+    fn nonce_words(&self, isl: Length, shared: u32) -> u32 {
+        let room = isl
+            .mean
+            .saturating_sub(shared)
+            .saturating_sub(self.vocabulary.first as u32);
+        (room / self.vocabulary.next.max(1) as u32).clamp(1, NONCE_WORDS)
+    }
+
+    fn items(&mut self, step: &Step, shared: u32, nonces: &Nonces) -> Result<Vec<Item>, Error> {
+        let prefix = self.shared_prefix(shared)?;
+        let size = (POOL_TOKENS / step.isl.mean.max(1) as usize).clamp(POOL_MIN, POOL);
+        let shortest =
+            shared + (self.vocabulary.first + self.vocabulary.next * (nonces.words as usize - 1)) as u32;
+        (0..size)
+            .map(|_| {
+                let wanted = match step.isl.stddev {
+                    0 => step.isl.mean,
+                    _ => step.isl.draw(&mut self.rng).max(shortest),
+                };
+                let head = format!("{prefix}{}", nonces.text(self.rng.random()));
+                let tail = self.fill(&head, wanted)?;
+                Ok(Item {
+                    messages: vec![json!({"role": "user", "content": format!("{prefix}{tail}")})],
+                    at: (0, prefix.len()),
+                    osl: step.osl.draw(&mut self.rng),
+                })
+            })
+            .collect()
+    }
+
+    /// The text that all prompts start with, ending in a space.
+    fn shared_prefix(&mut self, tokens: u32) -> Result<String, Error> {
+        match tokens {
+            0 => Ok(String::new()),
+            _ => self.fill("", tokens).map(|text| text + " "),
+        }
+    }
+
+    /// A text that makes `head` exactly `wanted` tokens long, as the tokenizer counts the two together without a
+    /// space at the end. `head` is empty or ends in a space.
+    fn fill(&mut self, head: &str, wanted: u32) -> Result<String, Error> {
+        let target = wanted as usize;
+        let mut words: Vec<&str> = Vec::new();
+        let mut ending = String::new();
+        // A guess from the cost of one word is right for most tokenizers at once; the rest is found by trying.
+        for _ in 0..64 {
+            let text = words.join(" ") + &ending;
+            let have = (self.count)(format!("{head}{text}").trim_end());
+            if have == target {
+                return Ok(text);
+            }
+            let step = have.abs_diff(target) / self.vocabulary.next.max(1);
+            if have > target {
+                ending.clear();
+                words.truncate(words.len().saturating_sub(step.max(1)));
+            } else if step > 0 {
+                ending.clear();
+                let more = (0..step)
+                    .map(|_| self.vocabulary.words[self.rng.random_range(0..self.vocabulary.words.len())]);
+                words.extend(more.collect::<Vec<_>>());
+            } else {
+                ending.push_str(["a", ".", "o", "!", "e"][self.rng.random_range(0..5)]);
+            }
+        }
+        let least = (self.count)(head.trim_end());
+        Err(Error::Length {
+            wanted,
+            reason: format!(
+                "what makes it unique takes {least} tokens, and words can't make up the rest exactly"
+            ),
+        })
+    }
+}
+
+/// The entries of a dataset in an order that the seed decides.
+fn dataset_items(source: &Source, osl: Length, rng: &mut ChaCha8Rng) -> Result<Vec<Item>, Error> {
+    let mut entries = dataset::entries(source)?;
+    entries.shuffle(rng);
+    let item = |entry: dataset::Entry| {
+        let message = entry.user_text().map_or(0, |(i, _)| i);
+        Item {
+            messages: entry.messages,
+            at: (message, 0),
+            osl: entry.max_tokens.unwrap_or_else(|| osl.draw(rng)),
+        }
+    };
+    Ok(entries.into_iter().map(item).collect())
+}
+
+/// Renders a request in two halves: the nonce goes between them, and the seed after them.
+fn render(item: &Item, requests: &Requests, dialect: &Dialect) -> Result<Rendered, Error> {
+    let (message, at) = item.at;
+    let content = item.messages[message]["content"].as_str().unwrap_or_default();
+    let (before, after) = content.split_at(at);
+    let (input, prefix) = input_around(item, requests.endpoint, before)?;
+    let mut fields = Map::new();
+    fields.insert("model".into(), dialect.model.clone().into());
+    fields.insert(dialect.max_tokens.clone(), item.osl.into());
+    fields.insert("stream".into(), true.into());
+    if dialect.include_usage {
+        fields.insert("stream_options".into(), json!({"include_usage": true}));
+    }
+    if let Some(temperature) = requests.temperature {
+        fields.insert("temperature".into(), temperature.into());
+    }
+    if let Some(top_p) = requests.top_p {
+        fields.insert("top_p".into(), top_p.into());
+    }
+    if requests.ignore_eos {
+        let field = dialect.ignore_eos.as_ref().ok_or_else(|| {
+            Error::Refused("this engine cannot ignore the end token: run it with `--ignore-eos=false`".into())
+        })?;
+        fields.insert(field.clone(), true.into());
+    }
+    fields.extend(dialect.extra.clone());
+    let options = Value::Object(fields).to_string();
+    let mut after_nonce = escaped(after).into_bytes();
+    after_nonce.extend_from_slice(input.as_bytes());
+    after_nonce.push(b',');
+    after_nonce.extend_from_slice(&options.as_bytes()[1..options.len() - 1]);
+    after_nonce.extend_from_slice(br#","seed":"#);
+    Ok(Rendered {
+        before_nonce: prefix.into_bytes(),
+        after_nonce,
+    })
+}
+
+/// What stands after the text that takes the nonce, and what stands before it (with `before`, the part of that text
+/// which goes ahead of the nonce).
+fn input_around(item: &Item, endpoint: Endpoint, before: &str) -> Result<(String, String), Error> {
+    let (message, _) = item.at;
+    if endpoint == Endpoint::Completions {
+        if item.messages.len() > 1 {
+            let hint = "the completions endpoint takes one prompt, and this dataset has conversations";
+            return Err(Error::Refused(format!("{hint}: use `--endpoint chat`")));
+        }
+        return Ok(("\"".into(), format!("{{\"prompt\":\"{}", escaped(before))));
+    }
+    let join = |messages: &[Value]| messages.iter().map(Value::to_string).collect::<Vec<_>>();
+    let mut earlier = join(&item.messages[..message]).join(",");
+    if !earlier.is_empty() {
+        earlier.push(',');
+    }
+    let later: String = join(&item.messages[message + 1..])
+        .iter()
+        .map(|message| format!(",{message}"))
+        .collect();
+    let prefix = format!(
+        "{{\"messages\":[{earlier}{{\"role\":\"user\",\"content\":\"{}",
+        escaped(before)
+    );
+    Ok((format!("\"}}{later}]"), prefix))
+}
+
+/// A text as it stands between the quotes of a JSON string.
+fn escaped(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::profile::{Profile, Settings};
+
+    /// A tokenizer as vocabularies have them: pieces of at most six letters, a space joined to the word behind it.
+    fn pieces(text: &str) -> usize {
+        text.split_whitespace().map(|word| word.len().div_ceil(6)).sum()
+    }
+
+    fn requests(change: impl FnOnce(&mut Settings)) -> Requests {
+        let mut flags = Settings::default();
+        change(&mut flags);
+        Profile::load(Some("quick"), &flags).unwrap().requests
+    }
+
+    fn step(isl: Length) -> Step {
+        Step {
+            users: 1,
+            isl,
+            osl: Length::fixed(32),
+        }
+    }
+
+    fn body(prompts: &Prompts, seq: u64) -> Value {
+        let mut out = b"left over".to_vec();
+        prompts.body(seq, &mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    fn text(prompts: &Prompts, seq: u64) -> String {
+        body(prompts, seq)["messages"][0]["content"]
+            .as_str()
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn prompts_past_the_pool_are_unique_and_exact() {
+        let prompts = Prompts::prepare(
+            &requests(|_| ()),
+            &step(Length::fixed(40)),
+            &Dialect::openai("m"),
+            Some(&pieces),
+        )
+        .unwrap();
+        let mut texts = HashSet::new();
+        for seq in 0..3000 {
+            let text = text(&prompts, seq);
+            assert_eq!(pieces(&text), 40, "{text}");
+            assert!(texts.insert(text));
+        }
+        assert!(prompts.distinct() > 1 << 30);
+        assert!(prompts.counted());
+    }
+
+    #[test]
+    fn neighbours_differ_from_their_first_word_on() {
+        let prompts = Prompts::prepare(
+            &requests(|_| ()),
+            &step(Length::fixed(40)),
+            &Dialect::openai("m"),
+            Some(&pieces),
+        )
+        .unwrap();
+        let first: HashSet<String> = (0..200)
+            .map(|seq| text(&prompts, seq).split(' ').next().unwrap().to_string())
+            .collect();
+        assert_eq!(first.len(), 200);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn any_length_is_exact_and_the_seed_decides(isl in 1u32..300, seed: u64, seq in 0u64..1_000_000) {
+            let make = |seed| {
+                let requests = requests(|flags| flags.requests.seed = Some(seed));
+                Prompts::prepare(&requests, &step(Length::fixed(isl)), &Dialect::openai("m"), Some(&pieces)).unwrap()
+            };
+            let (one, same) = (make(seed), make(seed));
+            prop_assert_eq!(pieces(&text(&one, seq)), isl as usize);
+            prop_assert_eq!(body(&one, seq), body(&same, seq));
+        }
+
+        #[test]
+        fn a_shared_prefix_is_shared_and_no_more(shared in 1u32..100, more in 2u32..100) {
+            let requests = requests(|flags| {
+                flags.requests.isl = Some(vec![Length::fixed(shared + more)]);
+                flags.requests.shared_prefix = Some(shared);
+            });
+            let step = step(Length::fixed(shared + more));
+            let prompts = Prompts::prepare(&requests, &step, &Dialect::openai("m"), Some(&pieces)).unwrap();
+            let words = |seq| text(&prompts, seq).split(' ').map(String::from).collect::<Vec<_>>();
+            let (a, b) = (words(0), words(1));
+            let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+            prop_assert_eq!(same, shared as usize);
+            prop_assert_eq!(pieces(&text(&prompts, 1)), (shared + more) as usize);
+        }
+    }
+
+    #[test]
+    fn another_engine_gets_the_same_prompt_by_its_own_fields() {
+        let requests = requests(|flags| {
+            flags.requests.temperature = Some(0.5);
+            flags.requests.top_p = Some(0.9);
+        });
+        let mut other = Dialect::openai("dir@main");
+        other.max_tokens = "max_completion_tokens".into();
+        other.include_usage = false;
+        other.extra.insert("cache_prompt".into(), false.into());
+        let step = step(Length::fixed(20));
+        let a = Prompts::prepare(&requests, &step, &Dialect::openai("m"), None).unwrap();
+        let b = Prompts::prepare(&requests, &step, &other, None).unwrap();
+        assert_eq!(text(&a, 7), text(&b, 7));
+        assert!(!a.counted());
+        let (mut a, mut b) = (body(&a, 7), body(&b, 7));
+        for body in [&mut a, &mut b] {
+            body.as_object_mut().unwrap().remove("messages");
+        }
+        assert_eq!(
+            a,
+            json!({"model": "m", "max_tokens": 32, "stream": true, "stream_options": {"include_usage": true},
+                   "temperature": 0.5, "top_p": 0.9, "ignore_eos": true, "seed": 7})
+        );
+        assert_eq!(
+            b,
+            json!({"model": "dir@main", "max_completion_tokens": 32, "stream": true, "temperature": 0.5,
+                   "top_p": 0.9, "ignore_eos": true, "cache_prompt": false, "seed": 7})
+        );
+    }
+
+    #[test]
+    fn what_an_engine_does_not_take_is_refused() {
+        let dialect = Dialect {
+            ignore_eos: None,
+            ..Dialect::openai("m")
+        };
+        let error =
+            Prompts::prepare(&requests(|_| ()), &step(Length::fixed(20)), &dialect, None).unwrap_err();
+        insta::assert_snapshot!(error);
+    }
+
+    #[test]
+    fn a_dataset_is_sent_as_it_is_once_and_unique_after() {
+        let requests = requests(|flags| {
+            flags.requests.dataset = Some("questions".into());
+            flags.requests.endpoint = Some(Endpoint::Completions);
+        });
+        let prompts =
+            Prompts::prepare(&requests, &step(Length::fixed(0)), &Dialect::openai("m"), None).unwrap();
+        let n = prompts.pool.len() as u64;
+        let prompt = |seq| body(&prompts, seq)["prompt"].as_str().unwrap().to_string();
+        let known: HashSet<String> = dataset::entries(&Source::Questions)
+            .unwrap()
+            .iter()
+            .map(|e| e.user_text().unwrap().1.into())
+            .collect();
+        assert_eq!((0..n).map(prompt).collect::<HashSet<_>>(), known);
+        assert_eq!((0..4 * n).map(prompt).collect::<HashSet<_>>().len() as u64, 4 * n);
+        assert!(prompt(n + 3).ends_with(&prompt(3)));
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_other_messages() {
+        let item = Item {
+            messages: vec![
+                json!({"role": "system", "content": "Be \"brief\"."}),
+                json!({"role": "user", "content": "One\ntwo"}),
+                json!({"role": "assistant", "content": "three"}),
+            ],
+            at: (1, 0),
+            osl: 5,
+        };
+        let rendered = render(&item, &requests(|_| ()), &Dialect::openai("m")).unwrap();
+        let whole = [&rendered.before_nonce[..], b"sun ", &rendered.after_nonce, b"1}"].concat();
+        let body: Value = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(body["messages"][0], item.messages[0]);
+        assert_eq!(
+            body["messages"][1],
+            json!({"role": "user", "content": "sun One\ntwo"})
+        );
+        assert_eq!(body["messages"][2], item.messages[2]);
+    }
+}

@@ -1,0 +1,264 @@
+//! From settings, some of them absent, to a [`Profile`] that can be run.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::Conflict;
+use super::{
+    Extent, Length, Profile, Report, RequestSettings, Requests, Server, Settings, Source, Timeouts, Users,
+    Warmup,
+};
+
+/// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
+const TEMPLATE_TOKENS: u32 = 64;
+
+/// Checks settings and fills in the defaults.
+pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflict> {
+    let (engines, model) = target(&settings)?;
+    let Settings {
+        description,
+        url,
+        load,
+        requests,
+        measure,
+        slo,
+        server,
+        report,
+        ..
+    } = settings;
+    let users = load
+        .users
+        .unwrap_or(Users::List(vec![1]))
+        .levels(load.step)
+        .map_err(|message| conflict("load", "step", message))?;
+    let extent = Extent {
+        duration: load.duration,
+        requests: load.num_prompts,
+    };
+    positive(
+        "load",
+        "duration",
+        extent.duration.is_none_or(|time| !time.is_zero()),
+    )?;
+    positive("load", "num_prompts", extent.requests != Some(0))?;
+    positive("measure", "repeat", measure.repeat != Some(0))?;
+    for (key, value) in [
+        ("threads", server.threads),
+        ("parallel", server.parallel),
+        ("context", server.context),
+    ] {
+        positive("server", key, value != Some(0))?;
+    }
+    if let Some(slo) = slo {
+        slo.check().map_err(|message| conflict("", "slo", message))?;
+    }
+    let requests = request_shape(requests)?;
+    let longest = |lengths: &[Length]| {
+        lengths
+            .iter()
+            .map(|l| l.mean.saturating_add(l.stddev.saturating_mul(4)))
+            .max()
+            .unwrap_or(0)
+    };
+    let needed = longest(&requests.isl).saturating_add(longest(&requests.osl));
+    let context = server.context.unwrap_or_else(|| {
+        (needed.min(1 << 30) + TEMPLATE_TOKENS)
+            .next_multiple_of(256)
+            .max(1024)
+    });
+    if needed > context {
+        let message = format!(
+            "{needed} tokens of input and output do not fit into a context of {context}: give at least {needed}, \
+             or shorter lengths"
+        );
+        return Err(conflict("server", "context", message));
+    }
+    let most_users = users.iter().copied().max().unwrap_or(1);
+    Ok(Profile {
+        name: name.into(),
+        description,
+        engines,
+        url,
+        model,
+        users,
+        extent: match extent {
+            Extent {
+                duration: None,
+                requests: None,
+            } => Extent {
+                duration: Some(Duration::from_secs(60)),
+                requests: None,
+            },
+            given => given,
+        },
+        ramp: load.ramp.unwrap_or_default(),
+        drain: load.drain.unwrap_or(Duration::from_secs(30)),
+        requests,
+        warmup: Warmup {
+            duration: measure.warmup.unwrap_or(Duration::ZERO),
+            requests_per_user: measure.warmup_requests.unwrap_or(1),
+        },
+        repeat: measure.repeat.unwrap_or(1),
+        slo,
+        server: Server {
+            threads: server.threads,
+            parallel: server.parallel.unwrap_or(most_users),
+            context,
+            weights: server.weights,
+            args: server.server_arg.unwrap_or_default(),
+        },
+        report: Report {
+            output: report.output,
+            format: report.format.unwrap_or_default(),
+            quiet: report.quiet.unwrap_or(false),
+            progress: !report.no_progress.unwrap_or(false),
+            strict: report.strict.unwrap_or(false),
+        },
+    })
+}
+
+/// What is tested: engines with a model, or a server that runs already.
+fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict> {
+    let Some(url) = &settings.url else {
+        let engines = settings.engines.clone().unwrap_or_else(|| vec!["candle".into()]);
+        if let Some(twice) = engines
+            .iter()
+            .enumerate()
+            .find(|(i, name)| engines[..*i].contains(name))
+        {
+            return Err(conflict("", "engines", format!("`{}` is named twice", twice.1)));
+        }
+        if engines.iter().any(|name| name.trim().is_empty()) {
+            return Err(conflict(
+                "",
+                "engines",
+                "a name is empty: write `candle,llamacpp`".into(),
+            ));
+        }
+        let model = settings
+            .model
+            .clone()
+            .unwrap_or_else(|| "smollm2-135m-instruct".into());
+        return Ok((engines, Some(model)));
+    };
+    if settings.engines.is_some() {
+        let message = "a URL is a server that runs already, and engines are started: give one of the two";
+        return Err(conflict("", "url", message.into()));
+    }
+    if !(url.starts_with("http://") || url.starts_with("https://")) {
+        return Err(conflict(
+            "",
+            "url",
+            format!("`{url}` is no address: write `http://host:8000`"),
+        ));
+    }
+    let server = &settings.server;
+    let started = [
+        ("threads", server.threads.is_some()),
+        ("parallel", server.parallel.is_some()),
+        ("weights", server.weights.is_some()),
+        ("server_arg", server.server_arg.is_some()),
+    ];
+    if let Some((key, _)) = started.into_iter().find(|(_, given)| *given) {
+        let message = "this is for engines that are started; the server at the URL runs already";
+        return Err(conflict("server", key, message.into()));
+    }
+    Ok((Vec::new(), settings.model.clone()))
+}
+
+fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
+    let at = |key, message: String| Err(conflict("requests", key, message));
+    let source = match settings.dataset.as_deref() {
+        None | Some("synthetic") => Source::Synthetic,
+        Some("questions") => Source::Questions,
+        Some(path) if Path::new(path).is_file() => Source::File(path.into()),
+        Some(name) => {
+            let hint = super::nearest::did_you_mean(name, ["synthetic", "questions"]);
+            return at(
+                "dataset",
+                format!(
+                    "there is no file `{name}`{hint}; there are synthetic, questions, or the path of a .jsonl"
+                ),
+            );
+        }
+    };
+    let synthetic = source == Source::Synthetic;
+    if !synthetic && settings.isl.is_some() {
+        return at(
+            "isl",
+            "a dataset's prompts have their own lengths: leave out isl or the dataset".into(),
+        );
+    }
+    let isl = match (synthetic, settings.isl) {
+        (true, isl) => isl.unwrap_or_else(|| vec![Length::fixed(128)]),
+        (false, _) => vec![Length::fixed(0)],
+    };
+    let shared_prefix = settings.shared_prefix.unwrap_or(0);
+    if shared_prefix > 0 && !synthetic {
+        return at(
+            "shared_prefix",
+            "only synthetic prompts take a shared prefix".into(),
+        );
+    }
+    if let Some(short) = isl
+        .iter()
+        .find(|isl| shared_prefix > 0 && isl.mean <= shared_prefix)
+    {
+        let message = format!(
+            "{shared_prefix} tokens leave nothing of a prompt of {}",
+            short.mean
+        );
+        return at("shared_prefix", message);
+    }
+    if settings.temperature.is_some_and(|t| !(0.0..=10.0).contains(&t)) {
+        return at("temperature", "must be 0 or above (2 is much already)".into());
+    }
+    if settings.top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
+        return at("top_p", "must be above 0 and at most 1".into());
+    }
+    let seconds = |given: Option<Duration>, default| given.unwrap_or(Duration::from_secs(default));
+    let timeouts = Timeouts {
+        connect: seconds(settings.connect_timeout, 10),
+        first_token: seconds(settings.first_token_timeout, 300),
+        stall: seconds(settings.stall_timeout, 60),
+        total: seconds(settings.timeout, 600),
+    };
+    let given = [
+        ("connect_timeout", timeouts.connect),
+        ("first_token_timeout", timeouts.first_token),
+        ("stall_timeout", timeouts.stall),
+        ("timeout", timeouts.total),
+    ];
+    for (key, time) in given {
+        positive("requests", key, !time.is_zero())?;
+    }
+    Ok(Requests {
+        isl,
+        osl: settings.osl.unwrap_or_else(|| vec![Length::fixed(128)]),
+        source,
+        shared_prefix,
+        ignore_eos: settings.ignore_eos.unwrap_or(false),
+        temperature: settings.temperature,
+        top_p: settings.top_p,
+        seed: settings.seed.unwrap_or(0),
+        endpoint: settings.endpoint.unwrap_or_default(),
+        tokenizer: settings.tokenizer,
+        headers: settings.header.unwrap_or_default(),
+        timeouts,
+    })
+}
+
+fn positive(section: &'static str, key: &'static str, holds: bool) -> Result<(), Conflict> {
+    match holds {
+        true => Ok(()),
+        false => Err(conflict(section, key, "must be above 0".into())),
+    }
+}
+
+fn conflict(section: &'static str, key: &'static str, message: String) -> Conflict {
+    Conflict {
+        section,
+        key,
+        message,
+    }
+}

@@ -1,0 +1,147 @@
+//! The page on which everything meets: engine up → load → window → save → report.
+
+mod engines;
+mod interrupt;
+mod shown;
+mod step;
+mod subject;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::cli;
+use crate::measure::result::{RunResult, Status, Verdict};
+use crate::measure::{Clock, Store};
+use crate::profile::Profile;
+use crate::report::{self, Progress, Show};
+use crate::telemetry::Machine;
+
+pub use interrupt::Interrupt;
+pub use shown::Shown;
+pub use subject::Subject;
+
+pub use engines::format;
+
+/// How a command that could be carried out ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It did what it was asked to.
+    Done,
+    /// It could not, or not all of it; the report says which part and why.
+    Failed,
+    /// It did, and a gate failed: a step was limited by the client, under `--strict`.
+    Gate,
+    /// The user interrupted it; what was measured is saved.
+    Interrupted,
+}
+
+impl Ending {
+    /// The exit code that stands for it.
+    pub fn code(self) -> u8 {
+        match self {
+            Ending::Done => 0,
+            Ending::Failed => 1,
+            Ending::Gate => 3,
+            Ending::Interrupted => 130,
+        }
+    }
+}
+
+/// What was asked for makes no sense: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Runs a load test and prints its report.
+///
+/// # Errors
+/// [`Usage`] when the profile and the flags do not fit together; else whatever keeps the run from starting. An engine
+/// that fails is no error: its failure is part of the report.
+pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let profile = load_profile(flags)?;
+    if flags.dry_run {
+        report::print(&profile.plan_text())?;
+        return Ok(Ending::Done);
+    }
+    let progress = Progress::new(show(&profile));
+    let recipes = engines::recipes(&profile)?;
+    let subject = Subject::resolve(&profile, &recipes, &progress)?;
+
+    let clock = Clock::start();
+    let mut store = open_store(&profile, &recipes, &subject)?;
+    let bench = step::Bench { profile: &profile, subject: &subject, progress: &progress, interrupt, clock };
+    for (index, recipe) in recipes.iter().enumerate() {
+        if interrupt.is_set() {
+            break;
+        }
+        engines::measure(&bench, &mut store, index, recipe, flags.api_key.as_ref().map(cli::Secret::reveal))?;
+    }
+
+    let dir = store.dir().to_owned();
+    let status = status(&store, interrupt);
+    let result = store.finish(status)?;
+    print(&profile, &result, &dir)?;
+    Ok(ending(&profile, &result))
+}
+
+/// The profile with the flags over it.
+fn load_profile(flags: &cli::Run) -> anyhow::Result<Profile> {
+    Profile::load(flags.profile.as_deref(), &flags.settings).map_err(|error| Usage(error.to_string()).into())
+}
+
+/// The run's folder, with all that is known before anything is measured.
+fn open_store(profile: &Profile, recipes: &[crate::engine::Recipe], subject: &Subject) -> anyhow::Result<Store> {
+    let effective = match serde_json::to_value(profile).context("the profile does not serialise")? {
+        serde_json::Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    };
+    let mut run = RunResult::new(chrono::Utc::now(), effective);
+    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(Machine::read()) {
+        run.machine = machine;
+    }
+    run.model = subject.describe();
+    run.engines = recipes.iter().map(engines::describe).collect();
+    run.notes.extend(subject.note());
+    let root = profile.report.output.clone().unwrap_or_else(|| PathBuf::from("results"));
+    Ok(Store::create(&root, run)?)
+}
+
+fn status(store: &Store, interrupt: &Interrupt) -> Status {
+    let run = store.run();
+    if interrupt.is_set() {
+        Status::Interrupted
+    } else if run.steps.is_empty() || run.engines.iter().all(|engine| engine.failure.is_some()) {
+        Status::Failed
+    } else {
+        Status::Done
+    }
+}
+
+fn show(profile: &Profile) -> Show {
+    match (profile.report.quiet, profile.report.progress) {
+        (true, _) => Show::Nothing,
+        (false, false) => Show::Lines,
+        (false, true) => Show::Auto,
+    }
+}
+
+/// The tables on stdout, and where the files are.
+fn print(profile: &Profile, result: &RunResult, dir: &Path) -> std::io::Result<()> {
+    let format = format(profile.report.format);
+    if format != report::Format::Table && !profile.report.quiet {
+        eprintln!("files: {}", dir.display());
+    }
+    report::print(&report::render(result, format, report::terminal_width(), Some(dir)))
+}
+
+fn ending(profile: &Profile, result: &RunResult) -> Ending {
+    let client_limited = result.steps.iter().any(|step| step.verdicts.contains(&Verdict::ClientLimited));
+    match result.status {
+        Status::Interrupted => Ending::Interrupted,
+        Status::Failed | Status::Running => Ending::Failed,
+        Status::Done if result.engines.iter().any(|engine| engine.failure.is_some()) => Ending::Failed,
+        Status::Done if profile.report.strict && client_limited => Ending::Gate,
+        Status::Done => Ending::Done,
+    }
+}

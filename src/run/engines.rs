@@ -1,0 +1,167 @@
+//! One engine of the run: brought up, measured step by step, stopped. Its failure is data.
+
+use anyhow::Context;
+
+use super::step::{self, Bench};
+use super::{Shown, Usage};
+use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
+use crate::measure::Store;
+use crate::measure::result::{EngineFailure, EngineResult};
+use crate::profile::{self, Profile};
+use crate::report;
+
+/// Tokens of a chat template and a nonce around a prompt, at most.
+const TEMPLATE_TOKENS: u32 = 128;
+
+/// The recipes that the profile names.
+pub fn recipes(profile: &Profile) -> anyhow::Result<Vec<Recipe>> {
+    let names = match &profile.url {
+        Some(_) => vec!["attach".to_owned()],
+        None => profile.engines.clone(),
+    };
+    let recipe = |name: &String| engine::recipe(name).map_err(|error| Usage(error.to_string()).into());
+    names.iter().map(recipe).collect()
+}
+
+/// What is known of an engine before it is started.
+pub fn describe(recipe: &Recipe) -> EngineResult {
+    EngineResult { name: recipe.name.clone(), kind: recipe.kind.to_string(), ..EngineResult::default() }
+}
+
+/// What the profile calls a format, as the report knows it.
+pub fn format(format: profile::Format) -> report::Format {
+    match format {
+        profile::Format::Table => report::Format::Table,
+        profile::Format::Json => report::Format::Json,
+        profile::Format::Csv => report::Format::Csv,
+        profile::Format::Markdown => report::Format::Markdown,
+    }
+}
+
+/// How the server is to be started: room for the largest step, the same for every engine.
+fn settings(bench: &Bench<'_>, store: &Store, recipe: &Recipe) -> anyhow::Result<Settings> {
+    let (profile, subject) = (bench.profile, bench.subject);
+    let model = subject.model().context("an engine that is started needs a model")?;
+    let log = store.dir().join(format!("engine-{}.log", recipe.name));
+    let mut settings = Settings::new(&model.path, subject.name().unwrap_or(&model.name), log);
+    settings.parallel = profile.server.parallel;
+    settings.context = profile.server.context + TEMPLATE_TOKENS;
+    settings.threads = profile.server.threads.unwrap_or_else(default_threads);
+    settings.weights = profile.server.weights.clone();
+    settings.extra_args = profile.server.args.clone();
+    Ok(settings)
+}
+
+/// Threads of a server on this machine: one for each CPU, less one for the client where there are more than two.
+fn default_threads() -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    if cpus > 2 { cpus - 1 } else { cpus }
+}
+
+/// Brings the engine up, runs every step against it, and stops it. Whatever goes wrong with the engine is saved with
+/// what was measured until then.
+///
+/// # Errors
+/// If the results cannot be saved, or no load can be generated.
+pub fn measure(
+    bench: &Bench<'_>,
+    store: &mut Store,
+    index: usize,
+    recipe: &Recipe,
+    api_key: Option<&str>,
+) -> anyhow::Result<()> {
+    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let running = match bring_up(bench, store, recipe, api_key, &control) {
+        Ok(Some(running)) => running,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            let failure = failure(&error);
+            bench.progress.status(&format!("{}: {}", recipe.name, failure.message));
+            store.engine(index, |engine| engine.failure = Some(failure))?;
+            return Ok(());
+        }
+    };
+    store.engine(index, |engine| {
+        engine.version = running.version().map(str::to_owned);
+        engine.load_s = running.load_s();
+        engine.effective = effective(running.effective());
+        engine.log = running.pid().map(|_| format!("engine-{}.log", recipe.name));
+    })?;
+
+    let steps = step::all(bench, store, index, recipe, &running, api_key);
+
+    let died = running.exit();
+    let ended = control.block_on(running.stop());
+    store.engine(index, |engine| match (&died, ended) {
+        (Some(exit), _) => {
+            engine.exit = Some(exit.to_string());
+            engine.failure = Some(EngineFailure {
+                message: format!("{} died during the run, {exit}", recipe.name),
+                exit: Some(exit.to_string()),
+                log_tail: lines(&exit.log_tail),
+            });
+        }
+        (None, Some(_)) => engine.exit = Some("stopped".into()),
+        (None, None) => {}
+    })?;
+    steps
+}
+
+/// The engine's server, ready; none if the user would not wait.
+fn bring_up(
+    bench: &Bench<'_>,
+    store: &Store,
+    recipe: &Recipe,
+    api_key: Option<&str>,
+    control: &tokio::runtime::Runtime,
+) -> anyhow::Result<Option<Running>> {
+    let status = Shown::on(bench.progress);
+    let attach = recipe.kind == Kind::Attach;
+    // Cargo hears Ctrl-C itself.
+    let program = if attach { None } else { Some(engine::ensure(recipe, &status)?) };
+    let ready = async {
+        let Some(program) = program else {
+            let url = bench.profile.url.as_deref().context("attach needs --url")?;
+            let name = bench.subject.name().map(str::to_owned);
+            return Ok(engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?);
+        };
+        let settings = settings(bench, store, recipe)?;
+        Ok(engine::start(recipe, &program, &settings, &status).await?)
+    };
+    control.block_on(async {
+        tokio::select! {
+            ready = ready => ready.map(Some),
+            () = bench.interrupt.asked() => Ok(None),
+        }
+    })
+}
+
+/// What an engine tells of its settings, as `run.json` holds it.
+fn effective(effective: &Effective) -> serde_json::Map<String, serde_json::Value> {
+    match serde_json::to_value(effective) {
+        Ok(serde_json::Value::Object(map)) => map.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => serde_json::Map::new(),
+    }
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+/// An engine that did not come up, as `run.json` holds it.
+fn failure(error: &anyhow::Error) -> EngineFailure {
+    let exit = |exit: &Exit| (Some(exit.to_string()), lines(&exit.log_tail));
+    let (exit, log_tail) = match error.downcast_ref::<EngineError>() {
+        Some(EngineError::Died { exit: end, .. }) => exit(end),
+        Some(EngineError::NeverReady { log_tail, .. }) => (None, lines(log_tail)),
+        Some(EngineError::Command { tail, .. }) => (None, lines(tail)),
+        _ => (None, Vec::new()),
+    };
+    // The tail stands on its own; the message need not repeat it.
+    let message = format!("{error:#}");
+    let message = match message.split_once('\n') {
+        Some((first, _)) if !log_tail.is_empty() => first.to_owned(),
+        _ => message,
+    };
+    EngineFailure { message, exit, log_tail }
+}

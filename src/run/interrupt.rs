@@ -1,0 +1,57 @@
+//! Ctrl-C: the first ends the run in order, the second cuts it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::watch;
+
+use crate::load::Stop;
+
+/// How often the user has asked to stop, and who must hear of it.
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    asked: Arc<AtomicU8>,
+    stop: Stop,
+    heard: watch::Receiver<bool>,
+}
+
+impl Interrupt {
+    /// Takes over SIGINT, SIGTERM and SIGHUP for this process. Called once, before anything else does: `goose` would
+    /// install a handler of its own.
+    pub fn install() -> Interrupt {
+        let (tell, heard) = watch::channel(false);
+        let interrupt = Interrupt { asked: Arc::default(), stop: Stop::default(), heard };
+        let (asked, stop) = (interrupt.asked.clone(), interrupt.stop.clone());
+        let handler = move || match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                eprintln!("\ninterrupted: stopping, what was measured is saved (again to cut requests in flight)");
+                stop.soft();
+                tell.send_replace(true);
+            }
+            1 => stop.hard(),
+            // Whatever hangs now is not the load; servers end by their guards.
+            _ => std::process::exit(130),
+        };
+        // It fails only where a handler is installed already, and there is none before this.
+        let _ = ctrlc::set_handler(handler);
+        interrupt
+    }
+
+    /// Whether the user has asked to stop.
+    pub fn is_set(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) > 0
+    }
+
+    /// What ends the load when the user asks to stop.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Returns once the user has asked to stop.
+    pub async fn asked(&self) {
+        let mut heard = self.heard.clone();
+        if heard.wait_for(|set| *set).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The steps of one engine: load, window, save.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::{Interrupt, Subject};
+use crate::client::Target;
+use crate::engine::{Recipe, Running};
+use crate::load::{Requests, Stop, StepLoad, run_step};
+use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
+use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
+use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo};
+use crate::report::{Live, Phase, Progress};
+use crate::telemetry::{Usage, Watch};
+
+/// How often the display and the server's process are looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a user waits after a failed request.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// Numbers of prompts set aside for a step, so that every engine gets the same ones and no step those of another.
+const PROMPTS_PER_STEP: u64 = 100_000;
+
+/// Streams that one thread drives.
+const USERS_PER_SHARD: u32 = 512;
+
+const NS: f64 = 1e9;
+
+/// What all steps of a run share.
+pub struct Bench<'a> {
+    /// What to do.
+    pub profile: &'a Profile,
+    /// The model under test.
+    pub subject: &'a Subject,
+    /// Where progress goes.
+    pub progress: &'a Progress,
+    /// The user's wish to stop.
+    pub interrupt: &'a Interrupt,
+    /// The run's clock.
+    pub clock: Clock,
+}
+
+/// A step's prompts, by the numbers of its requests.
+struct Numbered {
+    prompts: Prompts,
+    first_id: u64,
+    first_prompt: u64,
+}
+
+impl Requests for Numbered {
+    fn body(&self, id: u64, out: &mut Vec<u8>) {
+        self.prompts.body(self.first_prompt + (id - self.first_id), out);
+    }
+}
+
+/// Runs every step of the profile against one engine and saves each as it ends. Ends early when the user or the
+/// server's death wants it.
+///
+/// # Errors
+/// If no load can be generated, or a result not be saved.
+pub fn all(
+    bench: &Bench<'_>,
+    store: &mut Store,
+    index: usize,
+    recipe: &Recipe,
+    running: &Running,
+    api_key: Option<&str>,
+) -> anyhow::Result<()> {
+    let requests = &bench.profile.requests;
+    let headers: Vec<_> = requests.headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect();
+    let target = Target::new(running.base_url(), requests.endpoint.path(), api_key, &headers)?;
+    let target = Arc::new(target);
+    let dialect = dialect(recipe, running);
+    let steps = bench.profile.steps();
+    let mut first_id = store.run().steps.iter().map(|step| step.requests_all.sent + u64::from(step.facts.users)).sum();
+    for planned in &steps {
+        if bench.interrupt.is_set() || running.exit().is_some() {
+            break;
+        }
+        let facts = facts(recipe, planned, index * steps.len());
+        store.step_begins(facts.clone())?;
+        let stop = bench.interrupt.stop().for_server();
+        let prompts = prompts(bench, planned, &dialect, first_id)?;
+        let load = step_load(bench, store, planned, &facts, (index, target.clone(), prompts, first_id, stop))?;
+        let (record, usages) = watched(bench, running, &facts, steps.len(), load)?;
+        first_id += record.all_outcomes.values().sum::<u64>() + u64::from(planned.step.users);
+        let (context, seconds) = server(&usages, record.window);
+        store.step_done(facts, &record, context, &seconds)?;
+    }
+    Ok(())
+}
+
+fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
+    let known = &recipe.dialect;
+    let extra = known.extra.iter().filter_map(|(key, value)| Some((key.clone(), serde_json::to_value(value).ok()?)));
+    Dialect {
+        model: known.model.replace("{model_name}", running.model_name()),
+        max_tokens: known.max_tokens.clone(),
+        ignore_eos: known.ignore_eos.clone(),
+        include_usage: known.include_usage,
+        extra: extra.collect(),
+    }
+}
+
+fn facts(recipe: &Recipe, planned: &Planned, first_step: usize) -> StepFacts {
+    let length = |length: Length| SequenceLength { mean: length.mean, stddev: length.stddev };
+    StepFacts {
+        step: u16::try_from(first_step).unwrap_or(u16::MAX).saturating_add(planned.index),
+        engine: recipe.name.clone(),
+        repeat: planned.repeat,
+        users: planned.step.users,
+        rate: None,
+        isl: length(planned.step.isl),
+        osl: length(planned.step.osl),
+        window_start_ns: None,
+    }
+}
+
+fn prompts(bench: &Bench<'_>, planned: &Planned, dialect: &Dialect, first_id: u64) -> anyhow::Result<Numbered> {
+    let counter = bench.subject.count();
+    let counter = counter.as_ref().map(|count| count as &dyn Fn(&str) -> usize);
+    Ok(Numbered {
+        prompts: Prompts::prepare(&bench.profile.requests, &planned.step, dialect, counter)?,
+        first_id,
+        first_prompt: u64::from(planned.index) * PROMPTS_PER_STEP,
+    })
+}
+
+fn objectives(slo: &Slo) -> Objectives {
+    let ns = |ms: Option<f64>| ms.map(|ms| (ms * 1e6) as u64);
+    Objectives { ttft_ns: ns(slo.ttft), tpot_ns: ns(slo.tpot), e2el_ns: ns(slo.e2el) }
+}
+
+fn step_load(
+    bench: &Bench<'_>,
+    store: &Store,
+    planned: &Planned,
+    facts: &StepFacts,
+    (engine, target, prompts, first_id, stop): (usize, Arc<Target>, Numbered, u64, Stop),
+) -> anyhow::Result<StepLoad> {
+    let profile = bench.profile;
+    let cpus = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shards = (planned.step.users.div_ceil(USERS_PER_SHARD) as usize).clamp(1, cpus);
+    Ok(StepLoad {
+        target,
+        engine: u16::try_from(engine)?,
+        step: facts.step,
+        shape: planned.step.clone(),
+        ramp: profile.ramp,
+        warmup: profile.warmup,
+        extent: profile.extent,
+        drain: profile.drain,
+        backoff: BACKOFF,
+        timeouts: profile.requests.timeouts,
+        objectives: profile.slo.as_ref().map(objectives),
+        requests: Arc::new(prompts),
+        first_id,
+        shards,
+        clock: bench.clock,
+        stop,
+        sink: store.sink().ok_or_else(|| anyhow::anyhow!("the run's files are closed"))?,
+        live: Arc::new(LiveShards::new(shards)),
+    })
+}
+
+/// Runs the step while someone shows how it goes, samples the server's processes, and ends the step when the server
+/// is gone.
+fn watched(
+    bench: &Bench<'_>,
+    running: &Running,
+    facts: &StepFacts,
+    steps: usize,
+    load: StepLoad,
+) -> anyhow::Result<(StepRecord, Vec<Usage>)> {
+    let clock = bench.clock;
+    let watch = running.processes().map(|root| Watch::start(root, move || clock.now_ns()));
+    let (live, stop, over) = (load.live.clone(), load.stop.clone(), AtomicBool::new(false));
+    let record = thread::scope(|scope| {
+        let looker = scope.spawn(|| {
+            let number = usize::from(facts.step);
+            let shown = bench.progress.step(number, steps * bench.profile.engines.len().max(1), &facts.engine);
+            let mut display = Display::new(bench, &live);
+            while !over.load(Ordering::Relaxed) {
+                if running.exit().is_some() {
+                    stop.server_gone();
+                }
+                shown.update(&display.look());
+                thread::park_timeout(LOOK_EVERY);
+            }
+        });
+        let record = run_step(load);
+        over.store(true, Ordering::Relaxed);
+        looker.thread().unpark();
+        record
+    });
+    Ok((record?, watch.map(Watch::stop).unwrap_or_default()))
+}
+
+/// What the live counters add up to, as the display wants it.
+struct Display<'a> {
+    bench: &'a Bench<'a>,
+    live: &'a LiveShards,
+    started_ns: u64,
+    before: (u64, u64),
+    tokens_per_s: f64,
+    users: u32,
+}
+
+impl<'a> Display<'a> {
+    fn new(bench: &'a Bench<'a>, live: &'a LiveShards) -> Display<'a> {
+        let started_ns = bench.clock.now_ns();
+        Display { bench, live, started_ns, before: (started_ns, 0), tokens_per_s: 0.0, users: 0 }
+    }
+
+    fn look(&mut self) -> Live {
+        let now_ns = self.bench.clock.now_ns();
+        let totals = self.live.totals();
+        let passed_s = (now_ns - self.before.0) as f64 / NS;
+        if passed_s >= 1.0 {
+            self.tokens_per_s = (totals.events - self.before.1) as f64 / passed_s;
+            self.before = (now_ns, totals.events);
+        }
+        self.users = self.users.max(totals.users);
+        let profile = self.bench.profile;
+        let elapsed = Duration::from_nanos(now_ns - self.started_ns);
+        let warm = profile.ramp + profile.warmup.duration;
+        let window = profile.extent.duration;
+        let phase = match elapsed {
+            elapsed if elapsed < profile.ramp => Phase::Ramp,
+            elapsed if elapsed < warm => Phase::WarmUp,
+            elapsed if window.is_some_and(|window| elapsed > warm + window) => Phase::Drain,
+            _ => Phase::Measure,
+        };
+        Live {
+            phase,
+            elapsed,
+            total: window.map(|window| warm + window),
+            users: totals.users,
+            in_flight: totals.in_flight,
+            tokens_per_s: self.tokens_per_s,
+            ttft_p50: self.live.ttft_p50_ns().map(Duration::from_nanos),
+            ok: totals.ok,
+            failed: totals.failed,
+        }
+    }
+}
+
+/// What the server used inside the window, and second by second.
+fn server(usages: &[Usage], window: Window) -> (StepContext, Vec<ServerSecond>) {
+    let seconds = usages.windows(2).map(|pair| {
+        let passed_s = (pair[1].at_ns.saturating_sub(pair[0].at_ns)) as f64 / NS;
+        ServerSecond {
+            at_s: pair[0].at_ns / 1_000_000_000,
+            cpu_cores: if passed_s > 0.0 { (pair[1].cpu_s - pair[0].cpu_s) / passed_s } else { 0.0 },
+            rss_bytes: pair[1].rss_bytes,
+            ..ServerSecond::default()
+        }
+    });
+    // Samples come once a second: the nearest ones to the window's ends bound what is counted.
+    let nearest = |at_ns: u64| usages.iter().min_by_key(|usage| usage.at_ns.abs_diff(at_ns));
+    let inside = nearest(window.start_ns).zip(nearest(window.end_ns));
+    let server = inside.map(|(first, last)| ServerResult {
+        cpu_s: (last.cpu_s - first.cpu_s).max(0.0),
+        rss_peak_bytes: usages.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0),
+        gpu: Vec::new(),
+    });
+    (StepContext { server, stamp_error_ns: None }, seconds.collect())
+}

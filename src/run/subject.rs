@@ -1,0 +1,83 @@
+//! The model under test: its file, its tokenizer, its name.
+
+use anyhow::Context;
+use loadtest_model::{ModelText, Special};
+
+use crate::engine::{Kind, Recipe};
+use crate::measure::result::ModelResult;
+use crate::model::{self, Model};
+use crate::profile::Profile;
+use crate::report::Progress;
+
+use super::{Shown, Usage};
+
+/// The model under test.
+pub struct Subject {
+    /// Its file or folder; absent when the servers run already.
+    model: Option<Model>,
+    /// The name that servers are asked for; absent when the server is to say.
+    name: Option<String>,
+    text: Option<ModelText>,
+}
+
+impl Subject {
+    /// Finds the model, downloads it if need be, and reads its tokenizer.
+    ///
+    /// # Errors
+    /// If there is no such model, or its file is broken.
+    pub fn resolve(profile: &Profile, recipes: &[Recipe], progress: &Progress) -> anyhow::Result<Subject> {
+        let tokenizer = |path: &std::path::Path| {
+            ModelText::open(path).with_context(|| format!("the tokenizer of {}", path.display()))
+        };
+        let named = profile.requests.tokenizer.as_deref().map(tokenizer).transpose()?;
+        if recipes.iter().all(|recipe| recipe.kind == Kind::Attach) {
+            return Ok(Subject { model: None, name: profile.model.clone(), text: named });
+        }
+        let spec = profile.model.as_deref().unwrap_or(&model::default_model().name);
+        let model = model::resolve(spec, &Shown::on(progress)).map_err(|error| match error {
+            model::ModelError::Unknown { .. } => anyhow::Error::from(Usage(error.to_string())),
+            error => error.into(),
+        })?;
+        let text = match named {
+            Some(text) => text,
+            None => tokenizer(&model.path)?,
+        };
+        Ok(Subject { name: Some(model.name.clone()), model: Some(model), text: Some(text) })
+    }
+
+    /// The name that servers are asked for, where it is known.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The model's file or folder, where servers are started here.
+    pub fn model(&self) -> Option<&Model> {
+        self.model.as_ref()
+    }
+
+    /// Tokens of a text, by the model's tokenizer, where there is one.
+    pub fn count(&self) -> Option<impl Fn(&str) -> usize + '_> {
+        let text = self.text.as_ref()?;
+        Some(move |prompt: &str| text.encode(prompt, Special::Plain).map_or(0, |ids| ids.len()))
+    }
+
+    /// What stands in `run.json`.
+    pub fn describe(&self) -> ModelResult {
+        let format = |model: &Model| {
+            model.path.extension().map(|extension| extension.to_string_lossy().into_owned())
+        };
+        ModelResult {
+            name: self.name.clone().unwrap_or_default(),
+            path: self.model.as_ref().map(|model| model.path.display().to_string()),
+            path_hash: self.model.as_ref().and_then(|model| model.sha256.clone()),
+            bytes: self.model.as_ref().map(|model| model.bytes),
+            format: self.model.as_ref().and_then(format),
+        }
+    }
+
+    /// What a reader must know of the prompts' lengths.
+    pub fn note(&self) -> Option<String> {
+        let words = "prompt lengths were counted in words: no tokenizer is known; name one with --tokenizer";
+        self.text.is_none().then(|| words.to_owned())
+    }
+}

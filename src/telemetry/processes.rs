@@ -1,0 +1,190 @@
+//! CPU and memory of a process and everything it started, once a second.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Time between two samples.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Which processes are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// The process of this id and all its descendants.
+    Tree(u32),
+    /// The descendants alone, as they live below a guard.
+    Below(u32),
+}
+
+/// What a set of processes had used at one instant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Usage {
+    /// When, on the clock that was given to [`Watch::start`].
+    pub at_ns: u64,
+    /// CPU seconds since each process started, user and system, with those of children that ended and were waited for.
+    /// The kernel counts in ticks of 10 ms.
+    pub cpu_s: f64,
+    /// Resident memory now. Pages that processes share are counted in each.
+    pub rss_bytes: u64,
+    /// The sum of each process's own peak (`VmHWM`): at least the peak of the whole.
+    pub rss_peak_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Page faults that needed the disk.
+    pub major_faults: u64,
+}
+
+impl Root {
+    /// What the processes have used by now; `None` where the system does not tell, or when none is left.
+    #[cfg(target_os = "linux")]
+    pub fn usage(self, at_ns: u64) -> Option<Usage> {
+        let (Root::Tree(root) | Root::Below(root)) = self;
+        let root = root.cast_signed();
+        let stat = |pid| procfs::process::Process::new(pid).and_then(|process| process.stat());
+        let top = stat(root).ok()?;
+        let mut processes = below(root);
+        let mut ticks = 0;
+        match self {
+            Root::Tree(_) => processes.push(top),
+            // A guard does next to nothing itself, but what it waited for is counted at it.
+            Root::Below(_) => ticks += u64::try_from(top.cutime + top.cstime).unwrap_or(0),
+        }
+        if processes.is_empty() {
+            return None;
+        }
+        let mut usage = Usage {
+            at_ns,
+            ..Usage::default()
+        };
+        for process in &processes {
+            ticks +=
+                process.utime + process.stime + u64::try_from(process.cutime + process.cstime).unwrap_or(0);
+            let rss = process.rss * procfs::page_size();
+            usage.rss_bytes += rss;
+            usage.rss_peak_bytes += peak(process.pid).unwrap_or(rss);
+            usage.threads += u64::try_from(process.num_threads).unwrap_or(0);
+            usage.major_faults += process.majflt;
+        }
+        usage.cpu_s = ticks as f64 / procfs::ticks_per_second() as f64;
+        Some(usage)
+    }
+
+    /// Unknown on this system.
+    #[cfg(not(target_os = "linux"))]
+    pub fn usage(self, _at_ns: u64) -> Option<Usage> {
+        None
+    }
+}
+
+/// Peak resident bytes of a process.
+#[cfg(target_os = "linux")]
+fn peak(pid: i32) -> Option<u64> {
+    let status = procfs::process::Process::new(pid).ok()?.status().ok()?;
+    status.vmhwm.map(|kib| kib * 1024)
+}
+
+/// All descendants of a process; empty if it has none or is gone.
+#[cfg(target_os = "linux")]
+pub(crate) fn below(root: i32) -> Vec<procfs::process::Stat> {
+    let Ok(all) = procfs::process::all_processes() else {
+        return Vec::new();
+    };
+    // A process may end between being listed and being read.
+    let mut others: Vec<_> = all.flatten().filter_map(|process| process.stat().ok()).collect();
+    let mut found: Vec<procfs::process::Stat> = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        let (children, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|stat| stat.ppid == parent);
+        others = rest;
+        parents.extend(children.iter().map(|stat| stat.pid));
+        found.extend(children);
+    }
+    found
+}
+
+/// Samples the processes once a second on a thread of its own until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Sender<()>,
+    sampler: Option<JoinHandle<Vec<Usage>>>,
+}
+
+impl Watch {
+    /// Starts to sample; `clock` gives the instant of each sample in nanoseconds.
+    pub fn start(root: Root, clock: impl Fn() -> u64 + Send + 'static) -> Watch {
+        let (stop, stopped) = channel();
+        let sampler = thread::spawn(move || {
+            let mut samples = Vec::new();
+            loop {
+                samples.extend(root.usage(clock()));
+                if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+                    samples.extend(root.usage(clock()));
+                    return samples;
+                }
+            }
+        });
+        Watch {
+            stop,
+            sampler: Some(sampler),
+        }
+    }
+
+    /// Takes a last sample and returns all of them, in order; empty where the system does not tell.
+    pub fn stop(mut self) -> Vec<Usage> {
+        // It fails when the sampler has ended, and then it can be joined.
+        let _ = self.stop.send(());
+        self.sampler
+            .take()
+            .and_then(|sampler| sampler.join().ok())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_is_found_with_its_grandchildren() {
+        let script = "sleep 60 & sh -c 'sleep 60 & echo ready; wait'";
+        let mut shell = Command::new("sh")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let found = below(shell.id().cast_signed());
+        let sleeps = found.iter().filter(|stat| stat.comm == "sleep").count();
+        let tree = Root::Tree(shell.id()).usage(7).unwrap();
+        let alone = Root::Below(shell.id()).usage(7).unwrap();
+        for stat in found {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(stat.pid), nix::sys::signal::SIGKILL);
+        }
+        shell.wait().unwrap();
+        assert_eq!(sleeps, 2);
+        assert_eq!((tree.at_ns, tree.threads), (7, alone.threads + 1));
+        assert!(tree.rss_bytes > alone.rss_bytes && tree.rss_peak_bytes >= tree.rss_bytes);
+        assert_eq!(Root::Tree(shell.id()).usage(7), None);
+    }
+
+    #[test]
+    fn a_watch_samples_at_its_start_and_at_its_end() {
+        let watch = Watch::start(Root::Tree(std::process::id()), || 5);
+        let samples = watch.stop();
+        assert!(samples.len() >= 2);
+        assert!(
+            samples
+                .iter()
+                .all(|usage| usage.at_ns == 5 && usage.rss_bytes > 0 && usage.threads > 1)
+        );
+        assert!(samples.windows(2).all(|pair| pair[0].cpu_s <= pair[1].cpu_s));
+    }
+}
