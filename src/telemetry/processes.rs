@@ -161,8 +161,16 @@ mod tests {
         BufReader::new(shell.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let found = below(shell.id().cast_signed());
-        let sleeps = found.iter().filter(|stat| stat.comm == "sleep").count();
+        // The first child may still be on its way from `sh` to `sleep`.
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let (found, sleeps) = loop {
+            let found = below(shell.id().cast_signed());
+            let sleeps = found.iter().filter(|stat| stat.comm == "sleep").count();
+            if sleeps == 2 || std::time::Instant::now() > deadline {
+                break (found, sleeps);
+            }
+            thread::yield_now();
+        };
         let tree = Root::Tree(shell.id()).usage(7).unwrap();
         let alone = Root::Below(shell.id()).usage(7).unwrap();
         for stat in found {
