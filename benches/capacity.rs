@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use loadtest::client::Target;
 use loadtest::load::{Requests, StepLoad, Stop, run_step};
-use loadtest::measure::{Clock, LiveShards, Outcome, Sample, StepRecord, Sink};
+use loadtest::measure::{Clock, LiveShards, Outcome, Sample, Sink, StepRecord};
 use loadtest::profile::{Extent, Length, Step, Timeouts, Warmup};
 
 const TOKENS: u32 = 200;

@@ -29,22 +29,35 @@ pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::
         None | Some(EngineAction::List) => report::print(&engine_table()?)?,
         Some(EngineAction::Install { name }) => {
             let program = engine::install(&recipe(name)?, &status)?;
-                let version = program.version.map_or_else(String::new, |version| format!(" {version}"));
-            report::print(&format!("{name}{version} is installed; use it by --engine {name}\n"))?;
+            let version = program
+                .version
+                .map_or_else(String::new, |version| format!(" {version}"));
+            report::print(&format!(
+                "{name}{version} is installed; use it by --engine {name}\n"
+            ))?;
         }
         Some(EngineAction::Check { name, model }) => {
             let recipe = recipe(name)?;
-            let model = model::resolve(model.as_deref().unwrap_or(&model::default_model().name), &Shown::on(&progress))?;
+            let model = model::resolve(
+                model.as_deref().unwrap_or(&model::default_model().name),
+                &Shown::on(&progress),
+            )?;
             let program = engine::ensure(&recipe, &status)?;
             let folder = tempfile_dir()?;
-            let settings = Settings::new(&model.path, &model.name, folder.join(format!("engine-{name}.log")));
+            let settings = Settings::new(
+                &model.path,
+                &model.name,
+                folder.join(format!("engine-{name}.log")),
+            );
             let findings = block_on(interrupt, async {
                 let running = engine::start(&recipe, &program, &settings, &status).await?;
                 let findings = engine::check(&recipe, &running).await;
                 running.stop().await;
                 Ok(findings?)
             })?;
-                let Some(findings) = findings else { return Ok(Ending::Interrupted) };
+            let Some(findings) = findings else {
+                return Ok(Ending::Interrupted);
+            };
             report::print(&check_text(&recipe, &findings))?;
         }
     }
@@ -67,7 +80,10 @@ fn block_on<T>(
     interrupt: &Interrupt,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<Option<T>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         tokio::select! {
             done = work => done.map(Some),
@@ -98,17 +114,41 @@ fn check_text(recipe: &Recipe, findings: &Findings) -> String {
     let mut table = Builder::default();
     let mut row = |name: &str, value: String| table.push_record([name.to_owned(), value]);
     row("status", format!("{} {}", findings.status, findings.content_type));
-    row("events", format!("{} ({} with text)", findings.events, findings.text_events));
-    row("role chunk", if findings.role_chunk { "yes" } else { "no" }.into());
-    row("tokens per event", findings.tokens_per_event.map_or("unknown".into(), |n| format!("{n:.2}")));
+    row(
+        "events",
+        format!("{} ({} with text)", findings.events, findings.text_events),
+    );
+    row(
+        "role chunk",
+        if findings.role_chunk { "yes" } else { "no" }.into(),
+    );
+    row(
+        "tokens per event",
+        findings
+            .tokens_per_event
+            .map_or("unknown".into(), |n| format!("{n:.2}")),
+    );
     row("usage", findings.usage.unwrap_or("none").into());
-    row("output tokens", findings.completion_tokens.map_or("unknown".into(), |n| n.to_string()));
-    row("finish reason", findings.finish_reason.clone().unwrap_or("none".into()));
+    row(
+        "output tokens",
+        findings
+            .completion_tokens
+            .map_or("unknown".into(), |n| n.to_string()),
+    );
+    row(
+        "finish reason",
+        findings.finish_reason.clone().unwrap_or("none".into()),
+    );
     row("[DONE]", if findings.done { "yes" } else { "no" }.into());
     row("comments", findings.comments.to_string());
     row("other fields", findings.extra_fields.join(", "));
     row("text", format!("{:?}", findings.text));
-    format!("{} ({})\n{}\n", recipe.name, recipe.description, table.build().with(Style::psql()))
+    format!(
+        "{} ({})\n{}\n",
+        recipe.name,
+        recipe.description,
+        table.build().with(Style::psql())
+    )
 }
 
 /// `loadtest serve ENGINE`: in the foreground, until it is interrupted or ends by itself.
@@ -119,10 +159,16 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let progress = Progress::new(Show::Auto);
     let status = Shown::on(&progress);
     let recipe = recipe(&serve.engine)?;
-    let model = model::resolve(serve.model.as_deref().unwrap_or(&model::default_model().name), &Shown::on(&progress))?;
+    let model = model::resolve(
+        serve.model.as_deref().unwrap_or(&model::default_model().name),
+        &Shown::on(&progress),
+    )?;
     let program = engine::ensure(&recipe, &status)?;
-    let mut settings =
-        Settings::new(&model.path, &model.name, tempfile_dir()?.join(format!("engine-{}.log", recipe.name)));
+    let mut settings = Settings::new(
+        &model.path,
+        &model.name,
+        tempfile_dir()?.join(format!("engine-{}.log", recipe.name)),
+    );
     settings.port = Some(serve.port);
     settings.parallel = serve.server.parallel.unwrap_or(16);
     settings.context = serve.server.context.unwrap_or(CONTEXT);
@@ -146,7 +192,11 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         }
     })?;
     match ended.flatten() {
-        Some(exit) => anyhow::bail!("{} ended by itself, {exit}; its last lines:\n{}", recipe.name, exit.log_tail),
+        Some(exit) => anyhow::bail!(
+            "{} ended by itself, {exit}; its last lines:\n{}",
+            recipe.name,
+            exit.log_tail
+        ),
         None => Ok(Ending::Interrupted),
     }
 }
@@ -158,7 +208,12 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
     let dir = find(Path::new("results"), &run.to_string_lossy())?;
     let result = open(&dir)?;
-    report::print(&report::render(&result, format(as_format), report::terminal_width(), Some(&dir)))?;
+    report::print(&report::render(
+        &result,
+        format(as_format),
+        report::terminal_width(),
+        Some(&dir),
+    ))?;
     Ok(Ending::Done)
 }
 
@@ -177,7 +232,13 @@ pub fn explain(metric: Option<&str>) -> anyhow::Result<Ending> {
 }
 
 fn explanation(definition: &Definition) -> String {
-    let Definition { id, name, unit, meaning, elsewhere } = definition;
+    let Definition {
+        id,
+        name,
+        unit,
+        meaning,
+        elsewhere,
+    } = definition;
     let mut text = format!("{id}: {name}, in {unit}\n  {meaning}\n");
     if !elsewhere.is_empty() {
         text += &format!("  Elsewhere: {elsewhere}\n");
@@ -195,7 +256,9 @@ pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
             let mut table = Builder::default();
             table.push_record(["model", "licence", "size", "where it is"]);
             for entry in model::registry() {
-                let size = entry.bytes.map_or_else(String::new, |bytes| format!("{} MB", bytes / 1_000_000));
+                let size = entry
+                    .bytes
+                    .map_or_else(String::new, |bytes| format!("{} MB", bytes / 1_000_000));
                 let hub = format!("hf:{}/{}", entry.hub.repo, entry.hub.file);
                 table.push_record([entry.name.clone(), entry.license.clone(), size, hub]);
             }
@@ -204,7 +267,7 @@ pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
         Some(ModelAction::Fetch { name }) => {
             let progress = Progress::new(Show::Auto);
             let model = model::resolve(name, &Shown::on(&progress))?;
-                report::print(&format!("{}\n", model.path.display()))?;
+            report::print(&format!("{}\n", model.path.display()))?;
         }
     }
     Ok(Ending::Done)

@@ -70,12 +70,24 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 
     let clock = Clock::start();
     let mut store = open_store(&profile, &recipes, &subject)?;
-    let bench = step::Bench { profile: &profile, subject: &subject, progress: &progress, interrupt, clock };
+    let bench = step::Bench {
+        profile: &profile,
+        subject: &subject,
+        progress: &progress,
+        interrupt,
+        clock,
+    };
     for (index, recipe) in recipes.iter().enumerate() {
         if interrupt.is_set() {
             break;
         }
-        engines::measure(&bench, &mut store, index, recipe, flags.api_key.as_ref().map(cli::Secret::reveal))?;
+        engines::measure(
+            &bench,
+            &mut store,
+            index,
+            recipe,
+            flags.api_key.as_ref().map(cli::Secret::reveal),
+        )?;
     }
 
     let dir = store.dir().to_owned();
@@ -91,7 +103,11 @@ fn load_profile(flags: &cli::Run) -> anyhow::Result<Profile> {
 }
 
 /// The run's folder, with all that is known before anything is measured.
-fn open_store(profile: &Profile, recipes: &[crate::engine::Recipe], subject: &Subject) -> anyhow::Result<Store> {
+fn open_store(
+    profile: &Profile,
+    recipes: &[crate::engine::Recipe],
+    subject: &Subject,
+) -> anyhow::Result<Store> {
     let effective = match serde_json::to_value(profile).context("the profile does not serialise")? {
         serde_json::Value::Object(map) => map,
         _ => serde_json::Map::new(),
@@ -103,7 +119,11 @@ fn open_store(profile: &Profile, recipes: &[crate::engine::Recipe], subject: &Su
     run.model = subject.describe();
     run.engines = recipes.iter().map(engines::describe).collect();
     run.notes.extend(subject.note());
-    let root = profile.report.output.clone().unwrap_or_else(|| PathBuf::from("results"));
+    let root = profile
+        .report
+        .output
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("results"));
     Ok(Store::create(&root, run)?)
 }
 
@@ -132,11 +152,19 @@ fn print(profile: &Profile, result: &RunResult, dir: &Path) -> std::io::Result<(
     if format != report::Format::Table && !profile.report.quiet {
         eprintln!("files: {}", dir.display());
     }
-    report::print(&report::render(result, format, report::terminal_width(), Some(dir)))
+    report::print(&report::render(
+        result,
+        format,
+        report::terminal_width(),
+        Some(dir),
+    ))
 }
 
 fn ending(profile: &Profile, result: &RunResult) -> Ending {
-    let client_limited = result.steps.iter().any(|step| step.verdicts.contains(&Verdict::ClientLimited));
+    let client_limited = result
+        .steps
+        .iter()
+        .any(|step| step.verdicts.contains(&Verdict::ClientLimited));
     match result.status {
         Status::Interrupted => Ending::Interrupted,
         Status::Failed | Status::Running => Ending::Failed,

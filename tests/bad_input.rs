@@ -10,31 +10,58 @@ fn refused(house: &House, args: &[&str], code: i32, words: &[&str]) {
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {message}");
     for word in words {
-        assert!(message.contains(word), "{args:?} does not say {word:?}:\n{message}");
+        assert!(
+            message.contains(word),
+            "{args:?} does not say {word:?}:\n{message}"
+        );
     }
     assert_eq!(message.matches("error:").count(), 1, "one message: {message}");
 }
 
 #[test]
 fn an_unknown_profile() {
-    refused(&House::new(), &["--profile", "sustaned-64"], 2, &["sustaned-64", "sustained-64"]);
+    refused(
+        &House::new(),
+        &["--profile", "sustaned-64"],
+        2,
+        &["sustaned-64", "sustained-64"],
+    );
 }
 
 #[test]
 fn an_unknown_key_in_a_profile() {
     let house = House::new();
-    std::fs::write(house.dir.path().join("mine.toml"), "[load]\nusers = 4\ndurration = \"5s\"\n").expect("written");
-    refused(&house, &["--profile", "mine.toml"], 2, &["mine.toml", "3", "durration", "duration"]);
+    std::fs::write(
+        house.dir.path().join("mine.toml"),
+        "[load]\nusers = 4\ndurration = \"5s\"\n",
+    )
+    .expect("written");
+    refused(
+        &house,
+        &["--profile", "mine.toml"],
+        2,
+        &["mine.toml", "3", "durration", "duration"],
+    );
 }
 
 #[test]
 fn an_unknown_engine() {
-    refused(&House::new(), &["--engine", "lamacpp"], 2, &["lamacpp", "llamacpp"]);
+    refused(
+        &House::new(),
+        &["--engine", "lamacpp"],
+        2,
+        &["lamacpp", "llamacpp"],
+    );
 }
 
 #[test]
 fn an_unknown_model() {
-    refused(&House::new(), &["--model", "smollm2-135m-instrukt"], 2, &["smollm2-135m-instrukt", "smollm2-135m-instruct"]);
+    refused(
+        &House::new(),
+        &["--model", "smollm2-135m-instrukt"],
+        2,
+        &["smollm2-135m-instrukt", "smollm2-135m-instruct"],
+    );
 }
 
 #[test]
@@ -44,7 +71,12 @@ fn a_duration_without_a_unit() {
 
 #[test]
 fn an_unknown_unit() {
-    refused(&House::new(), &["--duration", "30parsecs"], 2, &["30parsecs", "30s"]);
+    refused(
+        &House::new(),
+        &["--duration", "30parsecs"],
+        2,
+        &["30parsecs", "30s"],
+    );
 }
 
 #[test]
@@ -54,7 +86,12 @@ fn users_that_go_down() {
 
 #[test]
 fn a_url_and_an_engine() {
-    refused(&House::new(), &["--url", "http://127.0.0.1:1", "--engine", "candle"], 2, &["--url", "--engine"]);
+    refused(
+        &House::new(),
+        &["--url", "http://127.0.0.1:1", "--engine", "candle"],
+        2,
+        &["--url", "--engine"],
+    );
 }
 
 #[test]
@@ -72,7 +109,12 @@ fn a_model_file_cut_short() {
     bytes.extend(1u64.to_le_bytes());
     bytes.extend(2u64.to_le_bytes());
     std::fs::write(&path, bytes).expect("written");
-    refused(&house, &["--model", path.to_str().expect("UTF-8")], 1, &["short.gguf"]);
+    refused(
+        &house,
+        &["--model", path.to_str().expect("UTF-8")],
+        1,
+        &["short.gguf"],
+    );
 }
 
 #[test]
@@ -80,7 +122,12 @@ fn a_file_that_is_no_model() {
     let house = House::new();
     let path = house.dir.path().join("notes.gguf");
     std::fs::write(&path, "not a model at all, just some text").expect("written");
-    refused(&house, &["--model", path.to_str().expect("UTF-8")], 1, &["notes.gguf"]);
+    refused(
+        &house,
+        &["--model", path.to_str().expect("UTF-8")],
+        1,
+        &["notes.gguf"],
+    );
 }
 
 #[test]

@@ -33,18 +33,49 @@ fn recipe(name: &str, more: &[&str]) -> String {
 /// Runs one engine after another on the tiny model.
 fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
     let model = tiny_model(house);
-    let args = ["--engine", engines, "--model", model.to_str().expect("UTF-8"), "--users", "2"];
-    let short = ["--duration", "1s", "--warmup", "0s", "--osl", "5", "--isl", "40", "--format", "json", "--no-progress"];
-    let output = house.command().args(args).args(short).output().expect("loadtest starts");
-    let summary = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
+    let args = [
+        "--engine",
+        engines,
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--users",
+        "2",
+    ];
+    let short = [
+        "--duration",
+        "1s",
+        "--warmup",
+        "0s",
+        "--osl",
+        "5",
+        "--isl",
+        "40",
+        "--format",
+        "json",
+        "--no-progress",
+    ];
+    let output = house
+        .command()
+        .args(args)
+        .args(short)
+        .output()
+        .expect("loadtest starts");
+    let summary =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
     (output.status.code(), summary, stderr(&output))
 }
 
 /// No process with this word in its command line is left.
 fn nothing_left(word: &str) {
-    let found = Command::new("pgrep").args(["-f", word]).output().expect("pgrep runs");
-    assert!(found.stdout.is_empty(), "left running: {}", String::from_utf8_lossy(&found.stdout));
+    let found = Command::new("pgrep")
+        .args(["-f", word])
+        .output()
+        .expect("pgrep runs");
+    assert!(
+        found.stdout.is_empty(),
+        "left running: {}",
+        String::from_utf8_lossy(&found.stdout)
+    );
 }
 
 #[test]
@@ -55,7 +86,13 @@ fn an_engine_that_dies_while_loading_takes_nothing_else_with_it() {
     let (code, summary, _) = run(&house, "dying,fine");
     assert_eq!(code, Some(1), "{summary:#}");
     let failure = &summary["engines"][0]["failure"];
-    assert!(failure["message"].as_str().expect("words").contains("died while loading"), "{failure:#}");
+    assert!(
+        failure["message"]
+            .as_str()
+            .expect("words")
+            .contains("died while loading"),
+        "{failure:#}"
+    );
     assert_eq!(failure["exit"], "exit code 1");
     assert!(failure["log_tail"].to_string().contains("as told"), "{failure:#}");
     assert_eq!(summary["steps"][0]["engine"], "fine");
@@ -71,7 +108,13 @@ fn an_engine_that_dies_mid_run_leaves_its_exit_and_its_requests() {
     let (code, summary, _) = run(&house, "mortal");
     assert_eq!(code, Some(1), "{summary:#}");
     let engine = &summary["engines"][0];
-    assert!(engine["failure"]["message"].as_str().expect("words").contains("died during the run"), "{engine:#}");
+    assert!(
+        engine["failure"]["message"]
+            .as_str()
+            .expect("words")
+            .contains("died during the run"),
+        "{engine:#}"
+    );
     assert_eq!(engine["exit"], "SIGABRT");
     let step = &summary["steps"][0];
     assert!(step["requests"]["ok"].as_u64() > Some(0), "{step:#}");
@@ -81,10 +124,16 @@ fn an_engine_that_dies_mid_run_leaves_its_exit_and_its_requests() {
 #[test]
 fn an_engine_that_never_gets_ready_is_given_up_and_stopped() {
     let house = House::new();
-    house.engine("sleepy", &recipe("sleepy", &["--never-ready", "--seed", "4711002"]));
+    house.engine(
+        "sleepy",
+        &recipe("sleepy", &["--never-ready", "--seed", "4711002"]),
+    );
     let (code, summary, _) = run(&house, "sleepy");
     assert_eq!(code, Some(1), "{summary:#}");
-    let failure = summary["engines"][0]["failure"]["message"].as_str().expect("words").to_owned();
+    let failure = summary["engines"][0]["failure"]["message"]
+        .as_str()
+        .expect("words")
+        .to_owned();
     assert!(failure.contains("did not answer within 3 s"), "{failure}");
     nothing_left("--seed 4711002");
 }
@@ -96,9 +145,20 @@ fn a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
     let model = tiny_model(&house);
-    let output = house.run(&["serve", "fine", "--model", model.to_str().expect("UTF-8"), "--port", &port]);
+    let output = house.run(&[
+        "serve",
+        "fine",
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--port",
+        &port,
+    ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains(&format!("port {port} is in use")), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&format!("port {port} is in use")),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -109,11 +169,30 @@ fn an_interrupted_run_reports_what_it_measured() {
     let house = House::new();
     house.engine("fine", &recipe("fine", &["--seed", "4711003"]));
     let model = tiny_model(&house);
-    let args = ["--engine", "fine", "--model", model.to_str().expect("UTF-8"), "--users", "2", "--osl", "5", "--isl", "40"];
+    let args = [
+        "--engine",
+        "fine",
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--users",
+        "2",
+        "--osl",
+        "5",
+        "--isl",
+        "40",
+    ];
     let mut process = house
         .command()
         .args(args)
-        .args(["--duration", "10m", "--warmup", "0s", "--format", "json", "--no-progress"])
+        .args([
+            "--duration",
+            "10m",
+            "--warmup",
+            "0s",
+            "--format",
+            "json",
+            "--no-progress",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -123,7 +202,8 @@ fn an_interrupted_run_reports_what_it_measured() {
     let written = || {
         let results = house.dir.path().join("results");
         let runs = std::fs::read_dir(results).into_iter().flatten().flatten();
-        runs.filter_map(|run| std::fs::metadata(run.path().join("requests.jsonl")).ok()).any(|file| file.len() > 0)
+        runs.filter_map(|run| std::fs::metadata(run.path().join("requests.jsonl")).ok())
+            .any(|file| file.len() > 0)
     };
     while !written() {
         assert!(std::time::Instant::now() < deadline, "no request was written");
@@ -132,11 +212,17 @@ fn an_interrupted_run_reports_what_it_measured() {
     // SAFETY: the process is our child and has not been waited for.
     unsafe { libc::kill(process.id().cast_signed(), libc::SIGINT) };
     let mut summary = String::new();
-    BufReader::new(process.stdout.take().expect("piped")).read_line(&mut summary).expect("a summary begins");
+    BufReader::new(process.stdout.take().expect("piped"))
+        .read_line(&mut summary)
+        .expect("a summary begins");
     assert_eq!(process.wait().expect("it ends").code(), Some(130));
-    let saved: Value = serde_json::from_slice(&std::fs::read(house.run_dir().join("run.json")).expect("run.json"))
-        .expect("JSON");
+    let saved: Value =
+        serde_json::from_slice(&std::fs::read(house.run_dir().join("run.json")).expect("run.json"))
+            .expect("JSON");
     assert_eq!(saved["status"], "interrupted");
-    assert!(saved["steps"][0]["requests"]["ok"].as_u64() > Some(0), "{saved:#}");
+    assert!(
+        saved["steps"][0]["requests"]["ok"].as_u64() > Some(0),
+        "{saved:#}"
+    );
     nothing_left("--seed 4711003");
 }

@@ -36,8 +36,11 @@ fn source() -> PathBuf {
 
 /// The first segments after `crate::` in `text`, comments left out; `crate::{a::b, c}` names `a` and `c`.
 fn crate_imports(text: &str) -> BTreeSet<String> {
-    let code: String =
-        text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = text
+        .lines()
+        .filter(|l| !l.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         // `$crate::` and `my_crate::` are other things.
@@ -67,7 +70,11 @@ fn crate_imports(text: &str) -> BTreeSet<String> {
                 found.insert(name);
             }
             None => {
-                found.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+                found.insert(
+                    rest.chars()
+                        .take_while(|c| c.is_alphanumeric() || *c == '_')
+                        .collect(),
+                );
             }
         }
     }
@@ -77,7 +84,9 @@ fn crate_imports(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn a_group_of_imports_is_read_like_single_ones() {
-    let names = crate_imports("use crate::{a::{x, y}, b, c::Z};\nuse crate::d::E; // crate::f\n//! crate::g\n$crate::h");
+    let names = crate_imports(
+        "use crate::{a::{x, y}, b, c::Z};\nuse crate::d::E; // crate::f\n//! crate::g\n$crate::h",
+    );
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "b", "c", "d", "f"]);
 }
 
@@ -95,11 +104,17 @@ fn modules_import_only_what_the_table_allows() {
         if file.is_file() {
             files.push(file);
         }
-        assert!(!files.is_empty(), "the table names `{module}`, which has no source");
+        assert!(
+            !files.is_empty(),
+            "the table names `{module}`, which has no source"
+        );
         for file in files {
             let text = fs::read_to_string(&file).expect("a source file");
             for name in crate_imports(&text) {
-                if name != *module && (modules.contains(&name.as_str()) || name == "run") && !allowed.contains(&name.as_str()) {
+                if name != *module
+                    && (modules.contains(&name.as_str()) || name == "run")
+                    && !allowed.contains(&name.as_str())
+                {
                     broken.push(format!("{}: `{module}` must not import `{name}`", file.display()));
                 }
             }
@@ -111,8 +126,11 @@ fn modules_import_only_what_the_table_allows() {
 #[test]
 fn every_module_stands_in_the_table() {
     let lib = fs::read_to_string(source().join("lib.rs")).expect("lib.rs");
-    let declared: BTreeSet<&str> =
-        lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).filter(|m| *m != "run").collect();
+    let declared: BTreeSet<&str> = lib
+        .lines()
+        .filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .filter(|m| *m != "run")
+        .collect();
     let table: BTreeSet<&str> = MAY_IMPORT.iter().map(|(m, _)| *m).collect();
     assert_eq!(declared, table);
 }
@@ -122,6 +140,10 @@ fn only_one_file_knows_goose() {
     for file in rust_files(&source()) {
         let text = fs::read_to_string(&file).expect("a source file");
         let uses = text.contains("use goose") || text.contains("goose::");
-        assert!(!uses || file.ends_with("load/attack.rs"), "{} names goose", file.display());
+        assert!(
+            !uses || file.ends_with("load/attack.rs"),
+            "{} names goose",
+            file.display()
+        );
     }
 }

@@ -10,15 +10,35 @@ fn step_with(fault: &str, more: &[&str]) -> Value {
     let server = Reference::start(&["--ttft-ms", "2", "--itl-ms", "1"]);
     let house = House::new();
     let model = format!("reference+{fault}");
-    let mut args = vec!["--model", &model, "--users", "2", "--num-prompts", "4", "--osl", "8", "--drain", "20s"];
+    let mut args = vec![
+        "--model",
+        &model,
+        "--users",
+        "2",
+        "--num-prompts",
+        "4",
+        "--osl",
+        "8",
+        "--drain",
+        "20s",
+    ];
     args.extend(more);
     let (code, summary) = house.load(&server.url, &args);
     assert_eq!(code, Some(0), "a failed request is data: {summary:#}");
-    let saved: Value = serde_json::from_slice(&std::fs::read(house.run_dir().join("run.json")).expect("run.json"))
-        .expect("JSON");
-    assert_eq!(saved["steps"][0]["errors"], summary["steps"][0]["errors"], "what is printed is saved");
+    let saved: Value =
+        serde_json::from_slice(&std::fs::read(house.run_dir().join("run.json")).expect("run.json"))
+            .expect("JSON");
+    assert_eq!(
+        saved["steps"][0]["errors"], summary["steps"][0]["errors"],
+        "what is printed is saved"
+    );
     let lines = std::fs::read_to_string(house.run_dir().join("requests.jsonl")).expect("requests.jsonl");
-    assert_eq!(lines.lines().count() as u64, summary["steps"][0]["requests_all"]["sent"].as_u64().expect("a count"));
+    assert_eq!(
+        lines.lines().count() as u64,
+        summary["steps"][0]["requests_all"]["sent"]
+            .as_u64()
+            .expect("a count")
+    );
     summary["steps"][0].clone()
 }
 
@@ -27,13 +47,23 @@ fn fails_as(fault: &str, kind: &str, more: &[&str]) {
     let step = step_with(fault, more);
     assert_eq!(step["errors"][kind], 4, "{fault}: {:#}", step["errors"]);
     assert_eq!(step["requests"]["failed"], 4);
-    assert!(step["verdicts"].as_array().expect("a list").iter().any(|verdict| verdict == "errors"));
+    assert!(
+        step["verdicts"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .any(|verdict| verdict == "errors")
+    );
 }
 
 /// The server does something unusual that is no fault.
 fn succeeds_with(quirk: &str) -> Value {
     let step = step_with(quirk, &[]);
-    assert_eq!((&step["requests"]["ok"], &step["requests"]["failed"]), (&4.into(), &0.into()), "{quirk}: {step:#}");
+    assert_eq!(
+        (&step["requests"]["ok"], &step["requests"]["failed"]),
+        (&4.into(), &0.into()),
+        "{quirk}: {step:#}"
+    );
     step
 }
 
@@ -109,7 +139,14 @@ fn a_stream_without_output() {
 
 #[test]
 fn unusual_streams_are_understood() {
-    for quirk in ["crlf", "comments", "multiline", "utf8", "batch", "slow_headers:ms=20"] {
+    for quirk in [
+        "crlf",
+        "comments",
+        "multiline",
+        "utf8",
+        "batch",
+        "slow_headers:ms=20",
+    ] {
         let step = succeeds_with(quirk);
         assert_eq!(step["tokens"]["output"], 32, "{quirk}: 4 requests of 8 tokens");
     }
@@ -118,8 +155,17 @@ fn unusual_streams_are_understood() {
 #[test]
 fn without_usage_events_are_counted_and_it_is_said() {
     let step = succeeds_with("no_usage");
-    assert_eq!((&step["tokens"]["output"], &step["tokens"]["source"]), (&32.into(), &"events".into()));
-    assert!(step["verdicts"].as_array().expect("a list").iter().any(|verdict| verdict == "tokens_are_events"));
+    assert_eq!(
+        (&step["tokens"]["output"], &step["tokens"]["source"]),
+        (&32.into(), &"events".into())
+    );
+    assert!(
+        step["verdicts"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .any(|verdict| verdict == "tokens_are_events")
+    );
 }
 
 #[test]
@@ -130,5 +176,9 @@ fn a_server_that_is_gone() {
     drop(server);
     let output = house.run(&["--url", &url, "--model", "reference", "--duration", "1s"]);
     assert_eq!(output.status.code(), Some(1), "{}", support::stderr(&output));
-    assert!(support::stderr(&output).contains("no server answers"), "{}", support::stderr(&output));
+    assert!(
+        support::stderr(&output).contains("no server answers"),
+        "{}",
+        support::stderr(&output)
+    );
 }

@@ -25,7 +25,10 @@ pub struct Stop {
 impl Stop {
     /// The same wish, for a server of its own: another server's end does not end its steps.
     pub fn for_server(&self) -> Self {
-        Self { server_gone: Arc::default(), ..self.clone() }
+        Self {
+            server_gone: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// Ends the step now: no new requests, those in flight are followed to the drain deadline.

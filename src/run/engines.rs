@@ -25,7 +25,11 @@ pub fn recipes(profile: &Profile) -> anyhow::Result<Vec<Recipe>> {
 
 /// What is known of an engine before it is started.
 pub fn describe(recipe: &Recipe) -> EngineResult {
-    EngineResult { name: recipe.name.clone(), kind: recipe.kind.to_string(), ..EngineResult::default() }
+    EngineResult {
+        name: recipe.name.clone(),
+        kind: recipe.kind.to_string(),
+        ..EngineResult::default()
+    }
 }
 
 /// What the profile calls a format, as the report knows it.
@@ -41,7 +45,9 @@ pub fn format(format: profile::Format) -> report::Format {
 /// How the server is to be started: room for the largest step, the same for every engine.
 fn settings(bench: &Bench<'_>, store: &Store, recipe: &Recipe) -> anyhow::Result<Settings> {
     let (profile, subject) = (bench.profile, bench.subject);
-    let model = subject.model().context("an engine that is started needs a model")?;
+    let model = subject
+        .model()
+        .context("an engine that is started needs a model")?;
     let log = store.dir().join(format!("engine-{}.log", recipe.name));
     let mut settings = Settings::new(&model.path, subject.name().unwrap_or(&model.name), log);
     settings.parallel = profile.server.parallel;
@@ -70,13 +76,18 @@ pub fn measure(
     recipe: &Recipe,
     api_key: Option<&str>,
 ) -> anyhow::Result<()> {
-    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     let running = match bring_up(bench, store, recipe, api_key, &control) {
         Ok(Some(running)) => running,
         Ok(None) => return Ok(()),
         Err(error) => {
             let failure = failure(&error);
-            bench.progress.status(&format!("{}: {}", recipe.name, failure.message));
+            bench
+                .progress
+                .status(&format!("{}: {}", recipe.name, failure.message));
             store.engine(index, |engine| engine.failure = Some(failure))?;
             return Ok(());
         }
@@ -118,7 +129,11 @@ fn bring_up(
     let status = Shown::on(bench.progress);
     let attach = recipe.kind == Kind::Attach;
     // Cargo hears Ctrl-C itself.
-    let program = if attach { None } else { Some(engine::ensure(recipe, &status)?) };
+    let program = if attach {
+        None
+    } else {
+        Some(engine::ensure(recipe, &status)?)
+    };
     let ready = async {
         let Some(program) = program else {
             let url = bench.profile.url.as_deref().context("attach needs --url")?;
@@ -163,5 +178,9 @@ fn failure(error: &anyhow::Error) -> EngineFailure {
         Some((first, _)) if !log_tail.is_empty() => first.to_owned(),
         _ => message,
     };
-    EngineFailure { message, exit, log_tail }
+    EngineFailure {
+        message,
+        exit,
+        log_tail,
+    }
 }

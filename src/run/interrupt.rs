@@ -20,11 +20,17 @@ impl Interrupt {
     /// install a handler of its own.
     pub fn install() -> Interrupt {
         let (tell, heard) = watch::channel(false);
-        let interrupt = Interrupt { asked: Arc::default(), stop: Stop::default(), heard };
+        let interrupt = Interrupt {
+            asked: Arc::default(),
+            stop: Stop::default(),
+            heard,
+        };
         let (asked, stop) = (interrupt.asked.clone(), interrupt.stop.clone());
         let handler = move || match asked.fetch_add(1, Ordering::Relaxed) {
             0 => {
-                eprintln!("\ninterrupted: stopping, what was measured is saved (again to cut requests in flight)");
+                eprintln!(
+                    "\ninterrupted: stopping, what was measured is saved (again to cut requests in flight)"
+                );
                 stop.soft();
                 tell.send_replace(true);
             }

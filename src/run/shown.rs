@@ -19,7 +19,10 @@ struct Now {
 impl<'a> Shown<'a> {
     /// Nothing goes on yet.
     pub fn on(progress: &'a Progress) -> Shown<'a> {
-        Shown { progress, now: Mutex::new(None) }
+        Shown {
+            progress,
+            now: Mutex::new(None),
+        }
     }
 
     fn set(&self, now: Option<Now>) {
@@ -32,7 +35,12 @@ impl engine::Progress for Shown<'_> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         match &*now {
             Some(now) => now.task.message(message),
-            None => *now = Some(Now { task: self.progress.task(message, None), done: 0 }),
+            None => {
+                *now = Some(Now {
+                    task: self.progress.task(message, None),
+                    done: 0,
+                })
+            }
         }
     }
 }
@@ -41,7 +49,10 @@ impl model::Progress for Shown<'_> {
     fn begin(&self, label: &str, total: Option<u64>) {
         // The line of the task before goes away first.
         self.set(None);
-        self.set(Some(Now { task: self.progress.task(label, total), done: 0 }));
+        self.set(Some(Now {
+            task: self.progress.task(label, total),
+            done: 0,
+        }));
     }
 
     fn advance(&self, bytes: u64) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Interrupt, Subject};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
-use crate::load::{Requests, Stop, StepLoad, run_step};
+use crate::load::{Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
 use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo};
@@ -70,12 +70,21 @@ pub fn all(
     api_key: Option<&str>,
 ) -> anyhow::Result<()> {
     let requests = &bench.profile.requests;
-    let headers: Vec<_> = requests.headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect();
+    let headers: Vec<_> = requests
+        .headers
+        .iter()
+        .map(|h| (h.name.clone(), h.value.clone()))
+        .collect();
     let target = Target::new(running.base_url(), requests.endpoint.path(), api_key, &headers)?;
     let target = Arc::new(target);
     let dialect = dialect(recipe, running);
     let steps = bench.profile.steps();
-    let mut first_id = store.run().steps.iter().map(|step| step.requests_all.sent + u64::from(step.facts.users)).sum();
+    let mut first_id = store
+        .run()
+        .steps
+        .iter()
+        .map(|step| step.requests_all.sent + u64::from(step.facts.users))
+        .sum();
     for planned in &steps {
         if bench.interrupt.is_set() || running.exit().is_some() {
             break;
@@ -84,7 +93,13 @@ pub fn all(
         store.step_begins(facts.clone())?;
         let stop = bench.interrupt.stop().for_server();
         let prompts = prompts(bench, planned, &dialect, first_id)?;
-        let load = step_load(bench, store, planned, &facts, (index, target.clone(), prompts, first_id, stop))?;
+        let load = step_load(
+            bench,
+            store,
+            planned,
+            &facts,
+            (index, target.clone(), prompts, first_id, stop),
+        )?;
         let (record, usages) = watched(bench, running, &facts, steps.len(), load)?;
         first_id += record.all_outcomes.values().sum::<u64>() + u64::from(planned.step.users);
         let (context, seconds) = server(&usages, record.window);
@@ -95,7 +110,10 @@ pub fn all(
 
 fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
     let known = &recipe.dialect;
-    let extra = known.extra.iter().filter_map(|(key, value)| Some((key.clone(), serde_json::to_value(value).ok()?)));
+    let extra = known
+        .extra
+        .iter()
+        .filter_map(|(key, value)| Some((key.clone(), serde_json::to_value(value).ok()?)));
     Dialect {
         model: known.model.replace("{model_name}", running.model_name()),
         max_tokens: known.max_tokens.clone(),
@@ -106,9 +124,14 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
 }
 
 fn facts(recipe: &Recipe, planned: &Planned, first_step: usize) -> StepFacts {
-    let length = |length: Length| SequenceLength { mean: length.mean, stddev: length.stddev };
+    let length = |length: Length| SequenceLength {
+        mean: length.mean,
+        stddev: length.stddev,
+    };
     StepFacts {
-        step: u16::try_from(first_step).unwrap_or(u16::MAX).saturating_add(planned.index),
+        step: u16::try_from(first_step)
+            .unwrap_or(u16::MAX)
+            .saturating_add(planned.index),
         engine: recipe.name.clone(),
         repeat: planned.repeat,
         users: planned.step.users,
@@ -119,7 +142,12 @@ fn facts(recipe: &Recipe, planned: &Planned, first_step: usize) -> StepFacts {
     }
 }
 
-fn prompts(bench: &Bench<'_>, planned: &Planned, dialect: &Dialect, first_id: u64) -> anyhow::Result<Numbered> {
+fn prompts(
+    bench: &Bench<'_>,
+    planned: &Planned,
+    dialect: &Dialect,
+    first_id: u64,
+) -> anyhow::Result<Numbered> {
     let counter = bench.subject.count();
     let counter = counter.as_ref().map(|count| count as &dyn Fn(&str) -> usize);
     Ok(Numbered {
@@ -131,7 +159,11 @@ fn prompts(bench: &Bench<'_>, planned: &Planned, dialect: &Dialect, first_id: u6
 
 fn objectives(slo: &Slo) -> Objectives {
     let ns = |ms: Option<f64>| ms.map(|ms| (ms * 1e6) as u64);
-    Objectives { ttft_ns: ns(slo.ttft), tpot_ns: ns(slo.tpot), e2el_ns: ns(slo.e2el) }
+    Objectives {
+        ttft_ns: ns(slo.ttft),
+        tpot_ns: ns(slo.tpot),
+        e2el_ns: ns(slo.e2el),
+    }
 }
 
 fn step_load(
@@ -161,7 +193,9 @@ fn step_load(
         shards,
         clock: bench.clock,
         stop,
-        sink: store.sink().ok_or_else(|| anyhow::anyhow!("the run's files are closed"))?,
+        sink: store
+            .sink()
+            .ok_or_else(|| anyhow::anyhow!("the run's files are closed"))?,
         live: Arc::new(LiveShards::new(shards)),
     })
 }
@@ -176,12 +210,17 @@ fn watched(
     load: StepLoad,
 ) -> anyhow::Result<(StepRecord, Vec<Usage>)> {
     let clock = bench.clock;
-    let watch = running.processes().map(|root| Watch::start(root, move || clock.now_ns()));
+    let watch = running
+        .processes()
+        .map(|root| Watch::start(root, move || clock.now_ns()));
     let (live, stop, over) = (load.live.clone(), load.stop.clone(), AtomicBool::new(false));
     let record = thread::scope(|scope| {
         let looker = scope.spawn(|| {
             let number = usize::from(facts.step);
-            let shown = bench.progress.step(number, steps * bench.profile.engines.len().max(1), &facts.engine);
+            let shown =
+                bench
+                    .progress
+                    .step(number, steps * bench.profile.engines.len().max(1), &facts.engine);
             let mut display = Display::new(bench, &live);
             while !over.load(Ordering::Relaxed) {
                 if running.exit().is_some() {
@@ -212,7 +251,14 @@ struct Display<'a> {
 impl<'a> Display<'a> {
     fn new(bench: &'a Bench<'a>, live: &'a LiveShards) -> Display<'a> {
         let started_ns = bench.clock.now_ns();
-        Display { bench, live, started_ns, before: (started_ns, 0), tokens_per_s: 0.0, users: 0 }
+        Display {
+            bench,
+            live,
+            started_ns,
+            before: (started_ns, 0),
+            tokens_per_s: 0.0,
+            users: 0,
+        }
     }
 
     fn look(&mut self) -> Live {
@@ -254,7 +300,11 @@ fn server(usages: &[Usage], window: Window) -> (StepContext, Vec<ServerSecond>) 
         let passed_s = (pair[1].at_ns.saturating_sub(pair[0].at_ns)) as f64 / NS;
         ServerSecond {
             at_s: pair[0].at_ns / 1_000_000_000,
-            cpu_cores: if passed_s > 0.0 { (pair[1].cpu_s - pair[0].cpu_s) / passed_s } else { 0.0 },
+            cpu_cores: if passed_s > 0.0 {
+                (pair[1].cpu_s - pair[0].cpu_s) / passed_s
+            } else {
+                0.0
+            },
             rss_bytes: pair[1].rss_bytes,
             ..ServerSecond::default()
         }
@@ -267,5 +317,11 @@ fn server(usages: &[Usage], window: Window) -> (StepContext, Vec<ServerSecond>) 
         rss_peak_bytes: usages.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0),
         gpu: Vec::new(),
     });
-    (StepContext { server, stamp_error_ns: None }, seconds.collect())
+    (
+        StepContext {
+            server,
+            stamp_error_ns: None,
+        },
+        seconds.collect(),
+    )
 }

@@ -31,7 +31,11 @@ impl Subject {
         };
         let named = profile.requests.tokenizer.as_deref().map(tokenizer).transpose()?;
         if recipes.iter().all(|recipe| recipe.kind == Kind::Attach) {
-            return Ok(Subject { model: None, name: profile.model.clone(), text: named });
+            return Ok(Subject {
+                model: None,
+                name: profile.model.clone(),
+                text: named,
+            });
         }
         let spec = profile.model.as_deref().unwrap_or(&model::default_model().name);
         let model = model::resolve(spec, &Shown::on(progress)).map_err(|error| match error {
@@ -42,7 +46,11 @@ impl Subject {
             Some(text) => text,
             None => tokenizer(&model.path)?,
         };
-        Ok(Subject { name: Some(model.name.clone()), model: Some(model), text: Some(text) })
+        Ok(Subject {
+            name: Some(model.name.clone()),
+            model: Some(model),
+            text: Some(text),
+        })
     }
 
     /// The name that servers are asked for, where it is known.
@@ -64,7 +72,10 @@ impl Subject {
     /// What stands in `run.json`.
     pub fn describe(&self) -> ModelResult {
         let format = |model: &Model| {
-            model.path.extension().map(|extension| extension.to_string_lossy().into_owned())
+            model
+                .path
+                .extension()
+                .map(|extension| extension.to_string_lossy().into_owned())
         };
         ModelResult {
             name: self.name.clone().unwrap_or_default(),

@@ -16,12 +16,24 @@ pub fn reference_program() -> &'static Path {
         let loadtest = Path::new(env!("CARGO_BIN_EXE_loadtest"));
         let folder = loadtest.parent().expect("the program lies in a folder");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "loadtest-shell", "--bin", "reference"]);
-        build.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", folder.parent().expect("target"));
+        build.args([
+            "build",
+            "--quiet",
+            "--package",
+            "loadtest-shell",
+            "--bin",
+            "reference",
+        ]);
+        build
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("CARGO_TARGET_DIR", folder.parent().expect("target"));
         if folder.ends_with("release") {
             build.arg("--release");
         }
-        assert!(build.status().expect("cargo runs").success(), "the reference server does not build");
+        assert!(
+            build.status().expect("cargo runs").success(),
+            "the reference server does not build"
+        );
         folder.join("reference")
     })
 }
@@ -42,7 +54,9 @@ impl Reference {
             .expect("the reference server starts");
         let mut line = String::new();
         let stdout = process.stdout.take().expect("its output is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("it says where it listens");
         let url = line.split_whitespace().last().unwrap_or_default().to_owned();
         assert!(url.starts_with("http://"), "it said {line:?}");
         Reference { process, url }
@@ -50,9 +64,19 @@ impl Reference {
 
     /// What it says it sent.
     pub fn totals(&self) -> Value {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let url = format!("{}/reference/totals", self.url);
-        runtime.block_on(async { reqwest::get(url).await.expect("it answers").json().await.expect("JSON") })
+        runtime.block_on(async {
+            reqwest::get(url)
+                .await
+                .expect("it answers")
+                .json()
+                .await
+                .expect("JSON")
+        })
     }
 }
 
@@ -70,7 +94,9 @@ pub struct House {
 
 impl House {
     pub fn new() -> House {
-        House { dir: tempfile::tempdir().expect("a temporary folder") }
+        House {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+        }
     }
 
     pub fn command(&self) -> Command {
@@ -91,10 +117,29 @@ impl House {
 
     /// A short load against `url`, with more flags; returns the exit code and the summary.
     pub fn load(&self, url: &str, args: &[&str]) -> (Option<i32>, Value) {
-        let fixed = ["--url", url, "--format", "json", "--no-progress", "--warmup", "0s", "--ramp", "0s"];
-        let output = self.command().args(fixed).args(args).output().expect("loadtest starts");
+        let fixed = [
+            "--url",
+            url,
+            "--format",
+            "json",
+            "--no-progress",
+            "--warmup",
+            "0s",
+            "--ramp",
+            "0s",
+        ];
+        let output = self
+            .command()
+            .args(fixed)
+            .args(args)
+            .output()
+            .expect("loadtest starts");
         let summary = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: stdout {:?}, stderr {}", String::from_utf8_lossy(&output.stdout), stderr(&output))
+            panic!(
+                "{error}: stdout {:?}, stderr {}",
+                String::from_utf8_lossy(&output.stdout),
+                stderr(&output)
+            )
         });
         (output.status.code(), summary)
     }
@@ -109,7 +154,10 @@ impl House {
     /// The folder of the only run.
     pub fn run_dir(&self) -> PathBuf {
         let results = self.dir.path().join("results");
-        let mut runs = std::fs::read_dir(&results).expect("results").flatten().map(|entry| entry.path());
+        let mut runs = std::fs::read_dir(&results)
+            .expect("results")
+            .flatten()
+            .map(|entry| entry.path());
         let run = runs.next().expect("a run");
         assert!(runs.next().is_none(), "more than one run");
         run
