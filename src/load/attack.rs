@@ -21,6 +21,17 @@ const NAME: &str = "stream";
 /// is lost.
 const ROWS_EMPTIED: Duration = Duration::from_secs(1);
 
+/// goose refused the attack or gave it up.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AttackError(Box<GooseError>);
+
+impl From<GooseError> for AttackError {
+    fn from(error: GooseError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
 /// A user and the rows that goose has not been told of.
 struct Seat {
     user: User,
@@ -37,7 +48,7 @@ pub(super) fn stop() {
 
 /// Runs `users` users until [`stop`] is called and their last request is over. Returns how many requests goose counted
 /// as (succeeded, failed).
-pub(super) async fn run(shard: Arc<Shard>, users: u32, ramp: Duration) -> Result<(u64, u64), GooseError> {
+pub(super) async fn run(shard: Arc<Shard>, users: u32, ramp: Duration) -> Result<(u64, u64), AttackError> {
     let seats = Arc::new(AtomicU32::new(0));
     let start = transaction({
         let shard = shard.clone();

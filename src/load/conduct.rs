@@ -72,7 +72,7 @@ pub enum LoadError {
         /// Users wanted.
         users: u32,
         /// What goose says.
-        source: Box<goose::GooseError>,
+        source: attack::AttackError,
     },
     /// No thread or runtime could be had.
     #[error("no thread for the load: {0}")]
@@ -157,10 +157,7 @@ fn start_shard(
         .name(format!("load-{index}"))
         .spawn(move || {
             let attacked = runtime.block_on(attack::run(own, users, ramp));
-            attacked.map_err(|source| LoadError::Goose {
-                users,
-                source: Box::new(source),
-            })
+            attacked.map_err(|source| LoadError::Goose { users, source })
         })?;
     Ok(Running { thread, shard })
 }

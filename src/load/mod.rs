@@ -5,5 +5,6 @@ mod conduct;
 mod control;
 mod user;
 
+pub use attack::AttackError;
 pub use conduct::{LoadError, Requests, StepLoad, run_step};
 pub use control::Stop;

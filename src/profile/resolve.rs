@@ -142,7 +142,7 @@ fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict
         return Ok((engines, Some(model)));
     };
     if settings.engines.is_some() {
-        let message = "a URL is a server that runs already, and engines are started: give one of the two";
+        let message = "a server that runs already, while --engine starts one: give one of the two";
         return Err(conflict("", "url", message.into()));
     }
     if !(url.starts_with("http://") || url.starts_with("https://")) {

@@ -40,9 +40,9 @@ pub fn render(run: &RunResult, format: Format, width: usize, dir: Option<&Path>)
     }
 }
 
-/// Columns of the terminal that stdout goes to; 140 when it goes to none.
+/// Columns of the terminal that stdout goes to; 200 when it goes to none.
 pub fn terminal_width() -> usize {
-    terminal_size::terminal_size_of(io::stdout()).map_or(140, |(width, _)| usize::from(width.0))
+    terminal_size::terminal_size_of(io::stdout()).map_or(200, |(width, _)| usize::from(width.0))
 }
 
 /// Writes to stdout. A reader that went away (`loadtest report last | head`) is no error.
