@@ -62,6 +62,11 @@ impl StampedTcp {
         self.kernel_stamps
     }
 
+    /// How far arrivals may be off on the run's clock, in nanoseconds, if they are the kernel's.
+    pub fn stamp_error_ns(&self) -> Option<u64> {
+        self.kernel_stamps.then(|| self.wall.error_ns())
+    }
+
     /// When the bytes of the latest read came.
     pub fn last_arrival(&self) -> Arrival {
         self.last

@@ -167,6 +167,10 @@ async fn a_good_answer() {
         "{instants:?}"
     );
     assert!(trace.connect_ns.is_some());
+    assert_eq!(
+        trace.stamp_error_ns.is_some(),
+        bench.client.kernel_stamps() == Some(true)
+    );
 }
 
 #[tokio::test]

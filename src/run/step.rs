@@ -317,11 +317,5 @@ fn server(usages: &[Usage], window: Window) -> (StepContext, Vec<ServerSecond>) 
         rss_peak_bytes: usages.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0),
         gpu: Vec::new(),
     });
-    (
-        StepContext {
-            server,
-            stamp_error_ns: None,
-        },
-        seconds.collect(),
-    )
+    (StepContext { server }, seconds.collect())
 }
