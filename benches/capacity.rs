@@ -152,7 +152,7 @@ fn step(address: &str, users: u32, seconds: f64, clock: Clock) -> (StepRecord, V
     let target =
         Target::new(&format!("http://{address}"), "/v1/chat/completions", None, &[]).expect("an address");
     let fixed = |mean| Length { mean, stddev: 0 };
-    let record = run_step(StepLoad {
+    let load = StepLoad {
         target: Arc::new(target),
         engine: 0,
         step: 0,
@@ -186,7 +186,8 @@ fn step(address: &str, users: u32, seconds: f64, clock: Clock) -> (StepRecord, V
         stop: Stop::default(),
         sink,
         live: Arc::new(LiveShards::new(1)),
-    });
+    };
+    let record = run_step(load, &mut |_| {});
     (record.expect("the load runs"), samples.into_iter().collect())
 }
 

@@ -79,6 +79,10 @@ impl Connection {
         self.tcp().kernel_stamps()
     }
 
+    pub fn stamp_error_ns(&self) -> Option<u64> {
+        self.tcp().stamp_error_ns()
+    }
+
     pub fn last_arrival(&self) -> Arrival {
         self.tcp().last_arrival()
     }

@@ -137,6 +137,7 @@ impl Client {
         self.trace.connect_ns = self.opened_ns.take();
         self.shared.live.request_sent(sent);
         let result = self.converse(&mut connection, sent).await;
+        self.trace.stamp_error_ns = connection.stamp_error_ns();
         let reusable = matches!(result, Ok(true));
         let result = result.map(|_| ());
         self.trace.end_ns = self.answer.end_ns().or_else(|| Some(self.shared.clock.now_ns()));

@@ -66,3 +66,5 @@ impl From<http::HttpError> for Failure {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::measure::{Clock, Live, LiveShards};
@@ -46,11 +46,11 @@ fn usage(n_in: u32, n_out: u32) -> String {
     ))
 }
 
-fn whole() -> String {
+pub(super) fn whole() -> String {
     [HEAD, &token("a"), &token("b"), &finish(), &event("[DONE]"), END].concat()
 }
 
-async fn read_request(tcp: &mut TcpStream) -> bool {
+pub(super) async fn read_request(tcp: &mut (impl AsyncRead + Unpin)) -> bool {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
     while !seen.ends_with(b"\r\n\r\n{}") {
@@ -87,7 +87,7 @@ async fn serve(listener: TcpListener, scripts: Vec<(Vec<Play>, bool)>) {
     }
 }
 
-fn timeouts() -> Timeouts {
+pub(super) fn timeouts() -> Timeouts {
     Timeouts {
         connect: Duration::from_secs(5),
         first_token: Duration::from_secs(10),
@@ -96,18 +96,22 @@ fn timeouts() -> Timeouts {
     }
 }
 
-struct Bench {
-    client: Client,
+pub(super) struct Bench {
+    pub client: Client,
     live: Arc<Live>,
     cut: Arc<Cut>,
 }
 
 impl Bench {
     fn for_address(address: String, timeouts: Timeouts) -> Self {
-        let live = LiveShards::new(1).shard(0);
-        let cut = Arc::new(Cut::new(1));
         let target =
             Target::new(&format!("http://{address}"), "/v1/chat/completions", None, &[]).expect("valid");
+        Self::for_target(target, timeouts)
+    }
+
+    pub(super) fn for_target(target: Target, timeouts: Timeouts) -> Self {
+        let live = LiveShards::new(1).shard(0);
+        let cut = Arc::new(Cut::new(1));
         let clock = Clock::start();
         let shared = Shared {
             target: Arc::new(target),
@@ -130,7 +134,7 @@ impl Bench {
         Self::for_address(address, timeouts)
     }
 
-    async fn ask(&mut self) -> Result<(), Outcome> {
+    pub(super) async fn ask(&mut self) -> Result<(), Outcome> {
         let asked = self.client.ask(1, b"{}", |_| true).await.expect("admitted");
         asked.map_err(|failure| failure.outcome)
     }
@@ -167,6 +171,10 @@ async fn a_good_answer() {
         "{instants:?}"
     );
     assert!(trace.connect_ns.is_some());
+    assert_eq!(
+        trace.stamp_error_ns.is_some(),
+        bench.client.kernel_stamps() == Some(true)
+    );
 }
 
 #[tokio::test]

@@ -92,11 +92,12 @@ struct Running {
     shard: Arc<Shard>,
 }
 
-/// Runs one step and blocks until its last request is over.
+/// Runs one step and blocks until its last request is over. Calls `window_opens` on this thread, with the instant in
+/// nanoseconds on the run's clock, when the window has opened.
 ///
 /// # Errors
 /// If the load itself cannot be run. Whatever a server does is data in the record.
-pub fn run_step(load: StepLoad) -> Result<StepRecord, LoadError> {
+pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<StepRecord, LoadError> {
     let users = load.shape.users;
     if users == 0 {
         return Err(LoadError::NoUsers);
@@ -119,7 +120,7 @@ pub fn run_step(load: StepLoad) -> Result<StepRecord, LoadError> {
         first_user += share;
     }
     let mut timeline = Timeline::new(started_ns);
-    let cpu_ns = conduct(&load, &control, &running, &mut timeline);
+    let cpu_ns = conduct(&load, &control, &running, &mut timeline, window_opens);
     finish(&load, &control, running, timeline, cpu_ns)
 }
 
@@ -163,14 +164,22 @@ fn start_shard(
 }
 
 /// Looks after the window until every shard is done. Returns the CPU time that the shards used inside the window.
-fn conduct(load: &StepLoad, control: &Control, running: &[Running], timeline: &mut Timeline) -> u64 {
+fn conduct(
+    load: &StepLoad,
+    control: &Control,
+    running: &[Running],
+    timeline: &mut Timeline,
+    window_opens: &mut dyn FnMut(u64),
+) -> u64 {
     let mut cpu_at_start = None;
     let mut cpu_ns = 0;
     let mut stopped_ns = None;
     while !running.iter().all(|shard| shard.thread.is_finished()) {
         let now = load.clock.now_ns();
-        if cpu_at_start.is_none() && now >= control.window().start_ns {
+        let start_ns = control.window().start_ns;
+        if cpu_at_start.is_none() && now >= start_ns {
             cpu_at_start = Some(cpu_time(running));
+            window_opens(start_ns);
         }
         if control.advance(now, &load.stop) {
             let stopped = *stopped_ns.get_or_insert_with(|| {
@@ -230,29 +239,35 @@ fn finish(
 }
 
 /// CPU time of the shards' threads so far, in nanoseconds.
+#[cfg(target_os = "linux")]
 fn cpu_time(running: &[Running]) -> u64 {
     use std::os::unix::thread::JoinHandleExt;
     let of_thread = |shard: &Running| {
         let mut clock: libc::clockid_t = 0;
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the thread has not been joined, so its id is valid; both pointers are to live values.
-        let status = unsafe {
-            match libc::pthread_getcpuclockid(shard.thread.as_pthread_t() as libc::pthread_t, &raw mut clock)
-            {
-                0 => libc::clock_gettime(clock, &raw mut time),
-                error => error,
-            }
-        };
-        if status == 0 {
-            time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64
-        } else {
-            0
-        }
+        // SAFETY: the thread has not been joined, so its id is valid; the pointer is to a live value.
+        let status = unsafe { libc::pthread_getcpuclockid(shard.thread.as_pthread_t(), &raw mut clock) };
+        if status == 0 { read_clock(clock) } else { 0 }
     };
     running.iter().map(of_thread).sum()
+}
+
+/// CPU time of the whole process so far, in nanoseconds: this system has no clocks of single threads.
+#[cfg(not(target_os = "linux"))]
+fn cpu_time(_: &[Running]) -> u64 {
+    read_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// The clock in nanoseconds; 0 if it cannot be read.
+fn read_clock(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live value.
+    match unsafe { libc::clock_gettime(clock, &raw mut time) } {
+        0 => time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64,
+        _ => 0,
+    }
 }
 
 /// The seconds of a step, gathered while it runs.

@@ -52,6 +52,7 @@ pub struct WallOffset {
     /// Wall clock minus run clock.
     offset_ns: u64,
     sampled_ns: u64,
+    error_ns: u64,
 }
 
 impl WallOffset {
@@ -61,6 +62,7 @@ impl WallOffset {
             clock,
             offset_ns: 0,
             sampled_ns: 0,
+            error_ns: 0,
         };
         offset.sample();
         offset
@@ -78,6 +80,12 @@ impl WallOffset {
         })
     }
 
+    /// How far the offset may have been off so far, in nanoseconds: half of the widest bracket that a sample was taken
+    /// from. The wall clock was read somewhere inside its bracket; a slew between two samples is not part of it.
+    pub fn error_ns(&self) -> u64 {
+        self.error_ns
+    }
+
     /// Takes the tightest of a few readings of the wall clock between two of the run's.
     fn sample(&mut self) {
         let mut width = u64::MAX;
@@ -91,6 +99,7 @@ impl WallOffset {
                 self.sampled_ns = after;
             }
         }
+        self.error_ns = self.error_ns.max(width.div_ceil(2));
     }
 }
 
@@ -113,6 +122,24 @@ mod tests {
         let after = clock.now_ns();
         let instant = offset.instant(wall, before, after).expect("no step of the clock");
         assert!((before..=after).contains(&instant));
+    }
+
+    #[test]
+    fn the_error_covers_every_sample_so_far() {
+        let clock = Clock::start();
+        let mut offset = WallOffset::new(clock);
+        let mut widest = offset.error_ns();
+        for _ in 0..100 {
+            let before = clock.now_ns();
+            offset.sample();
+            let took = clock.now_ns() - before;
+            assert!(offset.error_ns() >= widest, "it never shrinks");
+            assert!(
+                offset.error_ns() <= widest.max(took.div_ceil(2)),
+                "a bracket lies inside its sample"
+            );
+            widest = offset.error_ns();
+        }
     }
 
     #[test]

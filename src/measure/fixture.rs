@@ -58,6 +58,7 @@ pub(crate) fn record(users: u32, ttft_ms: u64) -> StepRecord {
     record.in_flight_ns = u128::from(users) * 20 * u128::from(SECOND);
     record.streaming_ns = u128::from(users) * 19 * u128::from(SECOND);
     record.kernel_stamps = true;
+    record.stamp_error_ns = Some(5_000);
     record.client_cpu_ns = SECOND;
     record.seconds = (0..24).map(|at_s| second(at_s, users)).collect();
     record
@@ -147,12 +148,9 @@ pub(crate) fn finished_run() -> RunResult {
             record.streaming_ns /= 20;
             record.output_tokens_in_window /= 4.0;
         }
-        let context = StepContext {
-            server: None,
-            stamp_error_ns: Some(if users == 4 { 2_000_000 } else { 4_000 }),
-        };
-        run.steps
-            .push(summarise(facts(step as u16, engine, users), &record, context));
+        record.stamp_error_ns = Some(if users == 4 { 2_000_000 } else { 4_000 });
+        let facts = facts(step as u16, engine, users);
+        run.steps.push(summarise(facts, &record, StepContext::default()));
     }
     fill_scaling(&mut run.steps);
     run.engines[1].failure = Some(EngineFailure {

@@ -104,7 +104,10 @@ pub struct StepRecord {
     pub send_lag: Histogram<u64>,
     /// Whether arrivals are the kernel's stamps (`true`) or the instant read() returned.
     pub kernel_stamps: bool,
-    /// CPU nanoseconds that the client's threads used during the window.
+    /// How far the kernel's stamps may be off on the run's clock, in nanoseconds: the largest of the requests sent
+    /// inside the window. Absent where no request had stamps, and where a record is computed from `requests.jsonl`.
+    pub stamp_error_ns: Option<u64>,
+    /// CPU nanoseconds that the client's threads (outside Linux: its whole process) used during the window.
     pub client_cpu_ns: u64,
     /// The seconds of the step, in order.
     pub seconds: Vec<Second>,

@@ -111,6 +111,7 @@ impl Recorder {
                 read_lag: histogram(),
                 send_lag: histogram(),
                 kernel_stamps: true,
+                stamp_error_ns: None,
                 client_cpu_ns: 0,
                 seconds: Vec::new(),
                 goose_requests: (0, 0),
@@ -150,6 +151,7 @@ impl Recorder {
     fn sent_inside(&mut self, sample: &Sample, trace: &Trace) {
         let record = &mut self.record;
         *record.outcomes.entry(sample.outcome).or_default() += 1;
+        record.stamp_error_ns = record.stamp_error_ns.max(trace.stamp_error_ns);
         if let Some(sent) = sample.sent_ns {
             record
                 .send_lag
@@ -219,6 +221,7 @@ impl Recorder {
             .add(added.send_lag)
             .expect("all have the same bounds");
         record.kernel_stamps &= added.kernel_stamps;
+        record.stamp_error_ns = record.stamp_error_ns.max(added.stamp_error_ns);
         self.tokens_in_window += other.tokens_in_window;
         for (own, added) in self.sources.iter_mut().zip(other.sources) {
             own.1 += added.1;

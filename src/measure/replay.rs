@@ -275,6 +275,7 @@ pub(super) fn empty_record(window: Window, users: u32) -> StepRecord {
         read_lag: histogram(),
         send_lag: histogram(),
         kernel_stamps: false,
+        stamp_error_ns: None,
         client_cpu_ns: 0,
         seconds: Vec::new(),
         goose_requests: (0, 0),

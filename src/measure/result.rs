@@ -347,8 +347,10 @@ pub struct ClientResult {
     pub read_lag_ms: Lag,
     /// From the instant a request was due to the instant it was sent.
     pub send_lag_ms: Lag,
-    /// The error that remains in the latencies: with `read` stamps the read lag's p99; with `kernel` stamps how far
-    /// the kernel's clock could be told from the run's clock. Absent when nothing measured it.
+    /// The error of arrivals that remains in the latencies: with `read` stamps the read lag's p99; with `kernel`
+    /// stamps how far the kernel's clock could be told from the run's clock, at worst. Absent when nothing measured
+    /// it. The instant of sending has no error of its own: it is stamped before the write, so that TTFT and E2EL
+    /// include what the write takes.
     pub error_p99_ms: Option<f64>,
     /// CPU seconds of the client's threads during the window.
     pub cpu_s: f64,

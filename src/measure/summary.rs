@@ -21,9 +21,6 @@ const T_975: [f64; 16] = [
 pub struct StepContext {
     /// What the server used during the window.
     pub server: Option<ServerResult>,
-    /// How far the kernel's clock could be told from the run's clock, in nanoseconds: half of the widest bracket of
-    /// the offset's samples. Absent when nobody measured it.
-    pub stamp_error_ns: Option<u64>,
 }
 
 /// The result of one step. `scaling` is left open: it needs the other steps ([`fill_scaling`]).
@@ -70,7 +67,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         connect_ms: latency(&l.connect),
         ttft_with_failures_ms: with_failures(&l.ttft, requests.failed),
         e2el_with_failures_ms: with_failures(&l.e2el, requests.failed),
-        client: client(record, &context),
+        client: client(record),
         server: context.server,
         scaling: None,
         goose: Some(GooseCount {
@@ -162,10 +159,10 @@ fn tokens(record: &StepRecord) -> Tokens {
     }
 }
 
-fn client(record: &StepRecord, context: &StepContext) -> ClientResult {
+fn client(record: &StepRecord) -> ClientResult {
     let read_lag_ms = lag(&record.read_lag);
     let (stamp, error_p99_ms) = if record.kernel_stamps {
-        (Stamp::Kernel, context.stamp_error_ns.map(|ns| ns as f64 / 1e6))
+        (Stamp::Kernel, record.stamp_error_ns.map(|ns| ns as f64 / 1e6))
     } else {
         (Stamp::Read, read_lag_ms.p99)
     };
@@ -268,14 +265,7 @@ mod tests {
     fn result(users: u32, change: impl FnOnce(&mut StepRecord)) -> StepResult {
         let mut record = record(users, 20);
         change(&mut record);
-        summarise(
-            facts(0, "candle", users),
-            &record,
-            StepContext {
-                server: None,
-                stamp_error_ns: Some(5_000),
-            },
-        )
+        summarise(facts(0, "candle", users), &record, StepContext::default())
     }
 
     #[test]
@@ -313,6 +303,10 @@ mod tests {
             r.read_lag.record_n(3_000_000, 80_000).unwrap();
         };
         assert_eq!(found(late), [Verdict::ClientLimited]);
+        assert_eq!(
+            found(|r| r.stamp_error_ns = Some(1_100_000)),
+            [Verdict::ClientLimited]
+        );
         assert!(found(|r| r.in_flight_ns = r.in_flight_ns * 9 / 10).contains(&Verdict::ConcurrencyShort));
         assert_eq!(found(|r| r.streaming_ns /= 4), [Verdict::MostlyWaiting]);
         assert_eq!(found(|r| r.output_tokens /= 2), [Verdict::ShortOutput]);

@@ -31,6 +31,11 @@ pub struct Trace {
     pub end_ns: Option<u64>,
     /// See [`Sample::status`].
     pub status: Option<u16>,
+    /// How far the kernel's stamps may be off on the run's clock, in nanoseconds ([`WallOffset::error_ns`]); nothing
+    /// where the kernel does not stamp.
+    ///
+    /// [`WallOffset::error_ns`]: super::WallOffset::error_ns
+    pub stamp_error_ns: Option<u64>,
     /// Input tokens, by the server's word.
     pub n_in: Option<u32>,
     /// Output tokens, by the server's word.

@@ -100,7 +100,14 @@ pub fn all(
             &facts,
             (index, target.clone(), prompts, first_id, stop),
         )?;
-        let (record, usages) = watched(bench, running, &facts, steps.len(), load)?;
+        let mut window_opens = |start_ns| {
+            // So that a run that is killed can be told with its window. If it cannot be saved, the step's end says so.
+            let _ = store.step_begins(StepFacts {
+                window_start_ns: Some(start_ns),
+                ..facts.clone()
+            });
+        };
+        let (record, usages) = watched(bench, running, &facts, steps.len(), load, &mut window_opens)?;
         first_id += record.all_outcomes.values().sum::<u64>() + u64::from(planned.step.users);
         let (context, seconds) = server(&usages, record.window);
         store.step_done(facts, &record, context, &seconds)?;
@@ -208,6 +215,7 @@ fn watched(
     facts: &StepFacts,
     steps: usize,
     load: StepLoad,
+    window_opens: &mut dyn FnMut(u64),
 ) -> anyhow::Result<(StepRecord, Vec<Usage>)> {
     let clock = bench.clock;
     let watch = running
@@ -230,7 +238,7 @@ fn watched(
                 thread::park_timeout(LOOK_EVERY);
             }
         });
-        let record = run_step(load);
+        let record = run_step(load, window_opens);
         over.store(true, Ordering::Relaxed);
         looker.thread().unpark();
         record
@@ -317,11 +325,5 @@ fn server(usages: &[Usage], window: Window) -> (StepContext, Vec<ServerSecond>) 
         rss_peak_bytes: usages.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0),
         gpu: Vec::new(),
     });
-    (
-        StepContext {
-            server,
-            stamp_error_ns: None,
-        },
-        seconds.collect(),
-    )
+    (StepContext { server }, seconds.collect())
 }
