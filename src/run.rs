@@ -1,5 +1,6 @@
 //! The page on which everything meets: engine up → load → window → save → report.
 
+mod display;
 mod engines;
 mod interrupt;
 mod shown;

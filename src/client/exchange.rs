@@ -48,6 +48,8 @@ pub struct Client {
     usual_head: usize,
     latest_chunk: usize,
     opened_ns: Option<u64>,
+    /// Whether anything of the current answer has arrived.
+    heard: bool,
     /// What is known of the current or last request.
     pub trace: Trace,
 }
@@ -67,6 +69,7 @@ impl Client {
             usual_head: 0,
             latest_chunk: 0,
             opened_ns: None,
+            heard: false,
             trace: Trace::default(),
         }
     }
@@ -127,28 +130,46 @@ impl Client {
             self.shared.live.request_not_sent(now);
             return Some(Err(failure));
         }
-        let mut connection = self.connection.take()?;
         let sent = self.shared.clock.now_ns();
         if !admit(sent) {
-            self.connection = Some(connection);
             return None;
         }
-        self.trace.sent_ns = Some(sent);
-        self.trace.connect_ns = self.opened_ns.take();
         self.shared.live.request_sent(sent);
-        let result = self.converse(&mut connection, sent).await;
-        self.trace.stamp_error_ns = connection.stamp_error_ns();
-        let reusable = matches!(result, Ok(true));
-        let result = result.map(|_| ());
-        self.trace.end_ns = self.answer.end_ns().or_else(|| Some(self.shared.clock.now_ns()));
-        if reusable {
-            self.connection = Some(connection);
+        let reused = self.opened_ns.is_none();
+        let mut result = self.try_once(sent).await;
+        if reused && self.is_unanswered(&result) {
+            self.trace.resent = true;
+            result = match self.open().await {
+                Ok(()) => self.try_once(self.shared.clock.now_ns()).await,
+                Err(failure) => Err(failure),
+            };
         }
+        self.trace.end_ns = self.answer.end_ns().or_else(|| Some(self.shared.clock.now_ns()));
         let streamed = self.trace.count() > 0;
         self.shared
             .live
             .request_ended(self.shared.clock.now_ns(), result.is_ok(), streamed);
         Some(result)
+    }
+
+    /// Sends the request on the open connection, which is kept if it can be used again.
+    async fn try_once(&mut self, sent: u64) -> Result<(), Failure> {
+        let Some(mut connection) = self.connection.take() else {
+            return Err(Failure::new(Outcome::Connect, "there is no connection"));
+        };
+        self.trace.sent_ns = Some(sent);
+        self.trace.connect_ns = self.opened_ns.take();
+        self.heard = false;
+        let reusable = self.converse(&mut connection, sent).await;
+        self.trace.stamp_error_ns = connection.stamp_error_ns();
+        self.connection = Some(connection).filter(|_| matches!(reusable, Ok(true)));
+        reusable.map(|_| ())
+    }
+
+    /// Whether a server that keeps connections open closed this one before a byte of an answer. It may do so at any
+    /// time, so such a request is sent once more on a new connection (RFC 9112, section 9.3.1), and counted.
+    fn is_unanswered(&self, result: &Result<(), Failure>) -> bool {
+        !self.heard && matches!(result, Err(failure) if failure.outcome == Outcome::Truncated)
     }
 
     /// Writes the request and reads the answer. Says whether the connection can be used again.
@@ -202,6 +223,7 @@ impl Client {
                     "the connection was closed before an answer",
                 ));
             }
+            self.heard = true;
             filled += got;
             match Head::read(&self.buffer[..filled])? {
                 // An interim answer, as `100 Continue`.

@@ -111,6 +111,9 @@ pub struct StepRecord {
     pub client_cpu_ns: u64,
     /// The seconds of the step, in order.
     pub seconds: Vec<Second>,
+    /// Requests of the whole step that were sent a second time, because the server had closed their kept-alive
+    /// connection before a byte of an answer.
+    pub resent: u64,
     /// Requests as `goose` counted them: (succeeded, failed). A cross-check of `all_outcomes`.
     pub goose_requests: (u64, u64),
 }

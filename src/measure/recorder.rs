@@ -98,6 +98,7 @@ impl Recorder {
                 latencies: Latencies::default(),
                 outcomes: BTreeMap::new(),
                 all_outcomes: BTreeMap::new(),
+                resent: 0,
                 completed_in_window: 0,
                 output_tokens_in_window: 0.0,
                 input_tokens: 0,
@@ -130,6 +131,7 @@ impl Recorder {
         let record = &mut self.record;
         let tokens = u64::from(sample.n_out.unwrap_or(0));
         *record.all_outcomes.entry(sample.outcome).or_default() += 1;
+        record.resent += u64::from(trace.resent);
         record.all_events += u64::from(sample.events);
         record.all_output_tokens += tokens;
         if sample.last_ns.is_some_and(inside) {
@@ -209,6 +211,7 @@ impl Recorder {
         record.output_tokens += added.output_tokens;
         record.all_events += added.all_events;
         record.all_output_tokens += added.all_output_tokens;
+        record.resent += added.resent;
         record.in_flight_ns += added.in_flight_ns;
         record.streaming_ns += added.streaming_ns;
         record.good = record.good.zip(added.good).map(|(own, added)| own + added);

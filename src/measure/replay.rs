@@ -278,6 +278,7 @@ pub(super) fn empty_record(window: Window, users: u32) -> StepRecord {
         stamp_error_ns: None,
         client_cpu_ns: 0,
         seconds: Vec::new(),
+        resent: 0,
         goose_requests: (0, 0),
     }
 }

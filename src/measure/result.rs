@@ -236,6 +236,10 @@ pub struct StepResult {
     pub server: Option<ServerResult>,
     /// Throughput against the step of the same engine and shape with the fewest users.
     pub scaling: Option<Scaling>,
+    /// Requests of the whole step that were sent a second time, on a new connection: the server had closed the
+    /// kept-alive one before a byte of an answer.
+    #[serde(default)]
+    pub resent: u64,
     /// Requests as goose counted them, a cross-check of `requests_all`.
     pub goose: Option<GooseCount>,
     /// The step was cut short and its figures were computed again from `requests.jsonl`.
@@ -446,6 +450,8 @@ pub enum Verdict {
     TokensAreEvents,
     /// TTFT's p99 rests on too few requests.
     FewSamples,
+    /// Some requests were sent a second time: the server had closed the connection it kept open.
+    Resent,
     /// goose counted other numbers of requests than the client.
     GooseMismatch,
 }

@@ -70,6 +70,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         client: client(record),
         server: context.server,
         scaling: None,
+        resent: record.resent,
         goose: Some(GooseCount {
             ok: record.goose_requests.0,
             failed: record.goose_requests.1,
@@ -248,6 +249,7 @@ fn verdicts(step: &StepResult) -> Vec<Verdict> {
         Verdict::FewSamples,
         measured && step.ttft_ms.few_samples.iter().any(|p| p == "p99"),
     );
+    say(Verdict::Resent, step.resent > 0);
     let all = step.requests_all;
     say(
         Verdict::GooseMismatch,

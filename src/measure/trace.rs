@@ -40,6 +40,9 @@ pub struct Trace {
     pub n_in: Option<u32>,
     /// Output tokens, by the server's word.
     pub n_out: Option<u32>,
+    /// The server closed the kept-alive connection before a byte of an answer, and the request was sent again on a new
+    /// one; `sent_ns` is that of the second time.
+    pub resent: bool,
     events: Vec<Event>,
     count: u32,
     last_ns: Option<u64>,

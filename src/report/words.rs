@@ -122,6 +122,10 @@ fn verdict(verdict: Verdict, s: &StepResult) -> String {
             "the server told no usage: output events are counted as tokens".to_owned()
         }
         Verdict::FewSamples => format!("TTFT p99 rests on {} requests; 662 are needed", s.ttft_ms.n),
+        Verdict::Resent => format!(
+            "{} requests were sent a second time: the server closes connections that it said it keeps open",
+            s.resent
+        ),
         Verdict::GooseMismatch => {
             let goose = s.goose.map_or((0, 0), |g| (g.ok, g.failed));
             let (ok, failed) = (s.requests_all.ok, s.requests_all.failed);

@@ -1,10 +1,11 @@
 //! The steps of one engine: load, window, save.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::display::{self, Display};
 use super::{Interrupt, Subject};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
@@ -12,7 +13,7 @@ use crate::load::{Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
 use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo};
-use crate::report::{Live, Phase, Progress};
+use crate::report::Progress;
 use crate::telemetry::{Usage, Watch};
 
 /// How often the display and the server's process are looked after.
@@ -222,6 +223,7 @@ fn watched(
         .processes()
         .map(|root| Watch::start(root, move || clock.now_ns()));
     let (live, stop, over) = (load.live.clone(), load.stop.clone(), AtomicBool::new(false));
+    let opened_ns = AtomicU64::new(display::AHEAD);
     let record = thread::scope(|scope| {
         let looker = scope.spawn(|| {
             let number = usize::from(facts.step);
@@ -229,7 +231,7 @@ fn watched(
                 bench
                     .progress
                     .step(number, steps * bench.profile.engines.len().max(1), &facts.engine);
-            let mut display = Display::new(bench, &live);
+            let mut display = Display::new(bench, &live, &opened_ns);
             while !over.load(Ordering::Relaxed) {
                 if running.exit().is_some() {
                     stop.server_gone();
@@ -238,68 +240,15 @@ fn watched(
                 thread::park_timeout(LOOK_EVERY);
             }
         });
-        let record = run_step(load, window_opens);
+        let record = run_step(load, &mut |start_ns| {
+            opened_ns.store(start_ns, Ordering::Relaxed);
+            window_opens(start_ns);
+        });
         over.store(true, Ordering::Relaxed);
         looker.thread().unpark();
         record
     });
     Ok((record?, watch.map(Watch::stop).unwrap_or_default()))
-}
-
-/// What the live counters add up to, as the display wants it.
-struct Display<'a> {
-    bench: &'a Bench<'a>,
-    live: &'a LiveShards,
-    started_ns: u64,
-    before: (u64, u64),
-    tokens_per_s: f64,
-    users: u32,
-}
-
-impl<'a> Display<'a> {
-    fn new(bench: &'a Bench<'a>, live: &'a LiveShards) -> Display<'a> {
-        let started_ns = bench.clock.now_ns();
-        Display {
-            bench,
-            live,
-            started_ns,
-            before: (started_ns, 0),
-            tokens_per_s: 0.0,
-            users: 0,
-        }
-    }
-
-    fn look(&mut self) -> Live {
-        let now_ns = self.bench.clock.now_ns();
-        let totals = self.live.totals();
-        let passed_s = (now_ns - self.before.0) as f64 / NS;
-        if passed_s >= 1.0 {
-            self.tokens_per_s = (totals.events - self.before.1) as f64 / passed_s;
-            self.before = (now_ns, totals.events);
-        }
-        self.users = self.users.max(totals.users);
-        let profile = self.bench.profile;
-        let elapsed = Duration::from_nanos(now_ns - self.started_ns);
-        let warm = profile.ramp + profile.warmup.duration;
-        let window = profile.extent.duration;
-        let phase = match elapsed {
-            elapsed if elapsed < profile.ramp => Phase::Ramp,
-            elapsed if elapsed < warm => Phase::WarmUp,
-            elapsed if window.is_some_and(|window| elapsed > warm + window) => Phase::Drain,
-            _ => Phase::Measure,
-        };
-        Live {
-            phase,
-            elapsed,
-            total: window.map(|window| warm + window),
-            users: totals.users,
-            in_flight: totals.in_flight,
-            tokens_per_s: self.tokens_per_s,
-            ttft_p50: self.live.ttft_p50_ns().map(Duration::from_nanos),
-            ok: totals.ok,
-            failed: totals.failed,
-        }
-    }
 }
 
 /// What the server used inside the window, and second by second.
