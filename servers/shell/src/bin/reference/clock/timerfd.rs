@@ -1,4 +1,4 @@
-//! Sleeping to the microsecond on an I/O runtime, whose own timer counts in milliseconds.
+//! A timerfd in the I/O runtime: wakes to the microsecond.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,16 +9,7 @@ use std::task::{Poll, Waker};
 
 use tokio::io::unix::AsyncFd;
 
-/// CLOCK_MONOTONIC now, in nanoseconds.
-pub fn now() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a timespec of our own.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
+use super::now;
 
 /// One timerfd that wakes whoever's time has come.
 pub struct Clock {
