@@ -78,6 +78,10 @@ fn verdict(verdict: Verdict, s: &StepResult) -> String {
     let number = |x: Option<f64>| x.map_or_else(|| "unknown".to_owned(), significant);
     let seen = &s.concurrency;
     match verdict {
+        Verdict::NoSamples if s.requests.sent == 0 => {
+            "no request was sent inside the window: requests take longer than it lasts; try a longer --duration"
+                .to_owned()
+        }
         Verdict::NoSamples => "no request succeeded".to_owned(),
         Verdict::Errors => {
             let kinds: Vec<_> = s
