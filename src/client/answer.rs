@@ -3,6 +3,7 @@
 use loadtest_protocol::ChunkRef;
 
 use super::Failure;
+use super::http::{Body, Piece};
 use super::sse::Splitter;
 use super::stamped::Arrival;
 use crate::measure::{Event, Live, Outcome, Trace};
@@ -54,8 +55,25 @@ impl Answer {
         self.seen.done_ns
     }
 
-    /// Takes bytes of the body that came at `arrival`.
-    pub fn take(
+    /// Takes the bytes of a response with this `body` that came at `arrival`. Says whether the body is over.
+    pub fn read(
+        &mut self,
+        body: &mut Body,
+        mut input: &[u8],
+        arrival: Arrival,
+        trace: &mut Trace,
+        live: &Live,
+    ) -> Result<bool, Failure> {
+        loop {
+            match body.next(&mut input)? {
+                Piece::Data(data) => self.take(data, arrival, trace, live)?,
+                Piece::More => return Ok(false),
+                Piece::End => return Ok(true),
+            }
+        }
+    }
+
+    fn take(
         &mut self,
         data: &[u8],
         arrival: Arrival,

@@ -290,16 +290,10 @@ impl Client {
         bytes: std::ops::Range<usize>,
         arrival: Arrival,
     ) -> Result<bool, Failure> {
-        let mut input = &self.buffer[bytes];
-        let over = loop {
-            match body.next(&mut input)? {
-                Piece::Data(data) => self
-                    .answer
-                    .take(data, arrival, &mut self.trace, &self.shared.live)?,
-                Piece::More => break false,
-                Piece::End => break true,
-            }
-        };
+        let input = &self.buffer[bytes];
+        let over = self
+            .answer
+            .read(body, input, arrival, &mut self.trace, &self.shared.live)?;
         self.latest_chunk = body.latest_chunk();
         Ok(over)
     }
