@@ -1,12 +1,12 @@
 //! What the stream says: its events, read for output, usage and errors.
 
-use loadtest_protocol::ChunkRef;
+use loadtest_protocol::ChunkReader;
 
 use super::Failure;
 use super::http::{Body, Piece};
-use super::sse::Splitter;
+use super::sse::{Event, Splitter};
 use super::stamped::Arrival;
-use crate::measure::{Event, Live, Outcome, Trace};
+use crate::measure::{Event as OutputEvent, Live, Outcome, Trace};
 
 /// The longest event taken, in bytes.
 const MAX_EVENT: usize = 1 << 20;
@@ -14,6 +14,7 @@ const MAX_EVENT: usize = 1 << 20;
 /// The reader of one answer after the other.
 pub(super) struct Answer {
     splitter: Splitter,
+    chunks: ChunkReader,
     seen: Seen,
 }
 
@@ -28,6 +29,7 @@ impl Default for Answer {
     fn default() -> Self {
         Self {
             splitter: Splitter::new(MAX_EVENT),
+            chunks: ChunkReader::default(),
             seen: Seen::default(),
         }
     }
@@ -80,10 +82,14 @@ impl Answer {
         trace: &mut Trace,
         live: &Live,
     ) -> Result<(), Failure> {
-        let Self { splitter, seen } = self;
+        let Self {
+            splitter,
+            chunks,
+            seen,
+        } = self;
         let fed = splitter.feed(data, |event| {
             if seen.failure.is_none() {
-                seen.event(event.data, event.is_error, arrival, trace, live);
+                seen.event(chunks, event, arrival, trace, live);
             }
         });
         if let Some(failure) = seen.failure.take() {
@@ -109,12 +115,19 @@ impl Answer {
 }
 
 impl Seen {
-    fn event(&mut self, data: &[u8], is_error: bool, arrival: Arrival, trace: &mut Trace, live: &Live) {
+    fn event(
+        &mut self,
+        chunks: &mut ChunkReader,
+        Event { data, is_error }: Event<'_>,
+        arrival: Arrival,
+        trace: &mut Trace,
+        live: &Live,
+    ) {
         if data == b"[DONE]" {
             self.done_ns.get_or_insert(arrival.at_ns);
             return;
         }
-        let chunk = match ChunkRef::parse(data) {
+        let chunk = match chunks.read(data) {
             Ok(chunk) => chunk,
             Err(_) if is_error => {
                 self.failure = Some(Failure::new(
@@ -140,19 +153,19 @@ impl Seen {
             ));
             return;
         }
-        self.finished |= chunk.finish_reason().is_some();
+        self.finished |= chunk.finished;
         let count = |tokens: Option<u64>| tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
         if let Some(usage) = chunk.usage {
             trace.n_in = count(usage.prompt_tokens).or(trace.n_in);
             trace.n_out = count(usage.completion_tokens).or(trace.n_out);
         }
-        if chunk.carries_output() {
+        if chunk.output {
             let tokens = chunk
                 .usage
                 .and_then(|usage| count(usage.completion_tokens))
                 .unwrap_or(0);
             let lag_ns = u32::try_from(arrival.read_ns - arrival.at_ns).unwrap_or(u32::MAX);
-            match trace.push(Event {
+            match trace.push(OutputEvent {
                 at_ns: arrival.at_ns,
                 lag_ns,
                 tokens,
@@ -163,7 +176,7 @@ impl Seen {
                     live.first_event(arrival.read_ns, arrival.at_ns.saturating_sub(sent));
                 }
             }
-            if trace.first_visible_ns.is_none() && chunk.carries_visible_output() {
+            if trace.first_visible_ns.is_none() && chunk.visible {
                 trace.first_visible_ns = Some(arrival.at_ns);
             }
         }
