@@ -3,7 +3,7 @@
 use loadtest_protocol::ChunkReader;
 
 use super::Failure;
-use super::http::{Body, Piece};
+use super::http::{Body, Head, Piece};
 use super::sse::{Event, Splitter};
 use super::stamped::Arrival;
 use crate::measure::{Event as OutputEvent, Live, Outcome, Trace};
@@ -12,7 +12,7 @@ use crate::measure::{Event as OutputEvent, Live, Outcome, Trace};
 const MAX_EVENT: usize = 1 << 20;
 
 /// The reader of one answer after the other.
-pub(super) struct Answer {
+pub struct Answer {
     splitter: Splitter,
     chunks: ChunkReader,
     seen: Seen,
@@ -96,6 +96,17 @@ impl Answer {
             return Err(failure);
         }
         fed.map_err(|error| Failure::new(Outcome::Malformed, error.to_string()))
+    }
+
+    /// The connection was closed at `arrival`, in the middle of `body` or at its end: whether the answer is one.
+    pub fn close(&mut self, body: &Body, arrival: Arrival, trace: &Trace) -> Result<(), Failure> {
+        if !body.may_end() && !self.is_complete() {
+            return Err(Failure::new(
+                Outcome::Truncated,
+                "the connection ended in the middle of the stream",
+            ));
+        }
+        self.finish(arrival, trace)
     }
 
     /// The body is over, since `arrival`: whether the answer is one.
@@ -183,21 +194,65 @@ impl Seen {
     }
 }
 
-/// A refusal in words: the message in its JSON, or else its text.
-pub(super) fn refusal_message(status: u16, body: &[u8]) -> String {
-    let said = serde_json::from_slice::<serde_json::Value>(body)
-        .ok()
-        .and_then(|json| {
-            let error = json.get("error").unwrap_or(&json);
-            let message = error
-                .get("message")
-                .or_else(|| json.get("detail"))
-                .unwrap_or(error);
-            message.as_str().map(str::to_owned)
-        });
-    let said = said.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    match said.trim() {
-        "" => format!("HTTP {status}"),
-        said => format!("HTTP {status}: {said}"),
+/// An answer that is no event stream.
+pub struct Refusal {
+    status: u16,
+    body: Body,
+    text: Vec<u8>,
+}
+
+/// Bytes of a refusal that are kept.
+const MAX_REFUSAL: usize = 4096;
+
+impl Refusal {
+    /// A refusal that begins with this head.
+    pub fn new(head: &Head) -> Self {
+        Self {
+            status: head.status,
+            body: head.body.clone(),
+            text: Vec::new(),
+        }
+    }
+
+    /// Takes bytes of its body. Says whether more of them are wanted.
+    pub fn read(&mut self, mut input: &[u8]) -> bool {
+        while self.text.len() < MAX_REFUSAL {
+            match self.body.next(&mut input) {
+                Ok(Piece::Data(data)) => {
+                    let room = MAX_REFUSAL - self.text.len();
+                    self.text.extend_from_slice(&data[..data.len().min(room)]);
+                }
+                Ok(Piece::More) => return true,
+                Ok(Piece::End) | Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// The failure that it stands for, with the message in its JSON, or else its text.
+    pub fn failure(&self) -> Failure {
+        let Self { status, text, .. } = self;
+        let outcome = match status {
+            429 => Outcome::Http429,
+            400..=499 => Outcome::Http4xx,
+            500.. => Outcome::Http5xx,
+            _ => Outcome::Malformed,
+        };
+        let said = serde_json::from_slice::<serde_json::Value>(text)
+            .ok()
+            .and_then(|json| {
+                let error = json.get("error").unwrap_or(&json);
+                let message = error
+                    .get("message")
+                    .or_else(|| json.get("detail"))
+                    .unwrap_or(error);
+                message.as_str().map(str::to_owned)
+            });
+        let said = said.unwrap_or_else(|| String::from_utf8_lossy(text).into_owned());
+        let message = match said.trim() {
+            "" => format!("HTTP {status}"),
+            said => format!("HTTP {status}: {said}"),
+        };
+        Failure::new(outcome, message)
     }
 }

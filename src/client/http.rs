@@ -20,13 +20,13 @@ pub enum HttpError {
     Chunk,
 }
 
-/// The longest head taken, in bytes.
+/// The longest head taken, in bytes, interim ones before it included.
 pub const MAX_HEAD: usize = 64 * 1024;
 
 /// What a response head says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes of the head, blank line included.
+    /// Bytes of the head, blank line and interim heads included.
     pub len: usize,
     /// The status code.
     pub status: u16,
@@ -39,20 +39,32 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head at the beginning of `bytes`; nothing if more bytes are needed.
+    /// Reads the head at the beginning of `bytes`, past interim ones such as `100 Continue`; nothing if more bytes are
+    /// needed.
     ///
     /// # Errors
     /// If the bytes are no HTTP response, or one whose body has no end that is understood.
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, HttpError> {
+        // Bytes beyond the limit are not looked at, so that the answer does not depend on how many came at once.
+        let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
+        let mut at = 0;
+        while let Some(head) = Self::read_one(&bytes[at..])? {
+            at += head.len;
+            if head.status >= 200 {
+                return Ok(Some(Self { len: at, ..head }));
+            }
+        }
+        match bytes.len() {
+            MAX_HEAD => Err(HttpError::HeadTooLong(MAX_HEAD)),
+            _ => Ok(None),
+        }
+    }
+
+    fn read_one(bytes: &[u8]) -> Result<Option<Self>, HttpError> {
         let mut headers = [httparse::EMPTY_HEADER; 100];
         let mut response = httparse::Response::new(&mut headers);
-        // Bytes beyond the limit are not looked at, so that the answer does not depend on how many came at once.
-        let httparse::Status::Complete(len) = response.parse(&bytes[..bytes.len().min(MAX_HEAD)])? else {
-            return if bytes.len() >= MAX_HEAD {
-                Err(HttpError::HeadTooLong(MAX_HEAD))
-            } else {
-                Ok(None)
-            };
+        let httparse::Status::Complete(len) = response.parse(bytes)? else {
+            return Ok(None);
         };
         let status = response.code.unwrap_or_default();
         let mut head = Self {
@@ -335,6 +347,11 @@ mod tests {
         assert_eq!(head.body, Body::chunked());
         assert_eq!(&bytes[head.len..], b"rest");
         assert_eq!(Head::read(&bytes[..40]), Ok(None));
+
+        let interim = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], bytes].concat();
+        let after = Head::read(&interim).expect("valid").expect("complete");
+        assert_eq!((after.status, &interim[after.len..]), (200, &b"rest"[..]));
+        assert_eq!(Head::read(&interim[..30]), Ok(None));
 
         let close = Head::read(b"HTTP/1.1 500 Oh\r\nconnection: close\r\ncontent-length: 3\r\n\r\n");
         let close = close.expect("valid").expect("complete");

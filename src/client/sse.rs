@@ -59,6 +59,11 @@ impl Splitter {
         self.first_line = true;
     }
 
+    /// Bytes of memory held.
+    pub fn memory(&self) -> usize {
+        self.line.capacity() + self.data.capacity()
+    }
+
     /// Takes the next bytes and hands over every event that they complete.
     ///
     /// # Errors
