@@ -6,9 +6,10 @@ use std::time::Duration;
 mod answer;
 mod connection;
 mod exchange;
-mod http;
+pub mod http;
+pub mod offline;
 mod recv;
-mod sse;
+pub mod sse;
 mod stamped;
 mod target;
 
@@ -42,6 +43,10 @@ impl Failure {
 
     fn cancelled() -> Self {
         Self::new(Outcome::Cancelled, "the run was over before the request was")
+    }
+
+    fn closed_before_an_answer() -> Self {
+        Self::new(Outcome::Truncated, "the connection was closed before an answer")
     }
 
     /// What went wrong, in words.

@@ -41,7 +41,7 @@ pub struct StepLoad {
     pub extent: Extent,
     /// How long requests in flight are followed after the window.
     pub drain: Duration,
-    /// How long a user whose request failed waits.
+    /// How long a user whose request failed waits before the next.
     pub backoff: Duration,
     /// How long users wait for the server.
     pub timeouts: Timeouts,

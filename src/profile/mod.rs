@@ -153,6 +153,9 @@ pub struct Profile {
     /// How long requests in flight may take after the load stops.
     #[serde(rename = "drain_s", serialize_with = "duration::seconds")]
     pub drain: Duration,
+    /// How long a user whose request failed waits before the next.
+    #[serde(rename = "backoff_s", serialize_with = "duration::seconds")]
+    pub backoff: Duration,
     /// What is sent.
     pub requests: Requests,
     /// What comes before the window of each step.

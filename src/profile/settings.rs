@@ -131,8 +131,12 @@ pub struct LoadSettings {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     #[serde(deserialize_with = "duration::read")]
     pub drain: Option<Duration>,
+    /// A user whose request failed waits this long before the next (500ms)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[serde(deserialize_with = "duration::read")]
+    pub backoff: Option<Duration>,
 }
-overrides!(LoadSettings: users, step, duration, num_prompts, ramp, drain);
+overrides!(LoadSettings: users, step, duration, num_prompts, ramp, drain, backoff);
 
 /// `[requests]`: what is sent.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
