@@ -7,7 +7,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
     /// The head does not parse.
-    #[error("not an HTTP response: {0}")]
+    #[error("not an HTTP response")]
     Head(#[from] httparse::Error),
     /// The head does not end.
     #[error("the response head does not end within {0} bytes")]

@@ -1,6 +1,7 @@
 //! Doing it: a connection per user, a stamped socket, HTTP/1.1, the SSE splitter, and one request turned into a
 //! [`Sample`](crate::measure::Sample).
 
+use std::error::Error;
 use std::time::Duration;
 
 mod answer;
@@ -65,7 +66,11 @@ impl Failure {
 
 impl From<http::HttpError> for Failure {
     fn from(error: http::HttpError) -> Self {
-        Self::new(Outcome::Malformed, error.to_string())
+        let cause = error.source().map(|cause| format!(": {cause}"));
+        Self::new(
+            Outcome::Malformed,
+            format!("{error}{}", cause.unwrap_or_default()),
+        )
     }
 }
 

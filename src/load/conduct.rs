@@ -67,7 +67,7 @@ pub struct StepLoad {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// goose refused the attack or gave it up.
-    #[error("goose cannot run {users} users: {source}")]
+    #[error("goose cannot run {users} users")]
     Goose {
         /// Users wanted.
         users: u32,
@@ -75,7 +75,7 @@ pub enum LoadError {
         source: attack::AttackError,
     },
     /// No thread or runtime could be had.
-    #[error("no thread for the load: {0}")]
+    #[error("no thread for the load")]
     Thread(#[from] std::io::Error),
     /// A thread of the load panicked.
     #[error("a thread of the load panicked")]
