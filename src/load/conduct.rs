@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::attack;
 use super::control::{Control, Stop};
 use super::user::Shard;
-use crate::client::{Shared, Target};
+use crate::client::{Reader, Shared, Target};
 use crate::measure::{Arrivals, Clock, LiveShards, Objectives, Recorder, Second, Sink, StepRecord};
 use crate::profile::{Extent, Step, Timeouts, Warmup};
 
@@ -132,14 +132,16 @@ fn start_shard(
     users: u32,
     started_ns: u64,
 ) -> Result<Running, LoadError> {
+    let shared = Shared {
+        target: load.target.clone(),
+        timeouts: load.timeouts,
+        clock: load.clock,
+        cut: control.cut.clone(),
+        live: load.live.shard(index),
+    };
+    let reader = Arc::new(Reader::start(&format!("read-{index}"), shared)?);
     let shard = Arc::new(Shard {
-        client: Shared {
-            target: load.target.clone(),
-            timeouts: load.timeouts,
-            clock: load.clock,
-            cut: control.cut.clone(),
-            live: load.live.shard(index),
-        },
+        reader,
         control: control.clone(),
         stop: load.stop.clone(),
         requests: load.requests.clone(),
@@ -241,14 +243,19 @@ fn finish(
 /// CPU time of the shards' threads so far, in nanoseconds.
 #[cfg(target_os = "linux")]
 fn cpu_time(running: &[Running]) -> u64 {
+    running
+        .iter()
+        .map(|Running { thread, shard }| thread_time(thread) + shard.reader.thread().map_or(0, thread_time))
+        .sum()
+}
+
+#[cfg(target_os = "linux")]
+fn thread_time<T>(thread: &JoinHandle<T>) -> u64 {
     use std::os::unix::thread::JoinHandleExt;
-    let of_thread = |shard: &Running| {
-        let mut clock: libc::clockid_t = 0;
-        // SAFETY: the thread has not been joined, so its id is valid; the pointer is to a live value.
-        let status = unsafe { libc::pthread_getcpuclockid(shard.thread.as_pthread_t(), &raw mut clock) };
-        if status == 0 { read_clock(clock) } else { 0 }
-    };
-    running.iter().map(of_thread).sum()
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the thread has not been joined, so its id is valid; the pointer is to a live value.
+    let status = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) };
+    if status == 0 { read_clock(clock) } else { 0 }
 }
 
 /// CPU time of the whole process so far, in nanoseconds: this system has no clocks of single threads.
