@@ -1,0 +1,197 @@
+//! A calibration in words: whole for `loadtest calibrate`, in a line for a run's report.
+
+use std::fmt::Write;
+
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Style};
+
+use super::columns::significant;
+use crate::measure::calibration::{BOUND_MS, Calibration, Calibrations, Capacity, Limit, Tried};
+use crate::measure::result::Stamp;
+
+fn ms(value: Option<f64>) -> String {
+    value.map_or_else(|| "unknown".to_owned(), |ms| format!("{} ms", significant(ms)))
+}
+
+/// What `loadtest calibrate` prints.
+pub fn calibration(c: &Calibration) -> String {
+    let mut text = String::new();
+    let load = &c.load;
+    let mut line = |words: String| writeln!(text, "{words}").expect("writing to a String cannot fail");
+    line(format!(
+        "{} users x {} events/s against the built-in reference server, {} s",
+        load.users,
+        significant(load.rate),
+        significant(c.window_s)
+    ));
+    if let Some(stall) = &load.stall {
+        line(format!("the client's threads were stalled on purpose: {stall}"));
+    }
+    line(format!("\n{}\n", errors(c)));
+    line(format!(
+        "{} events of {} requests compared: {} lost, {} doubled; {} requests failed",
+        c.events, c.requests, c.events_lost, c.events_doubled, c.requests_failed
+    ));
+    let cpu = c
+        .cpu_us_per_event
+        .map_or("unknown".into(), |us| format!("{} us", significant(us)));
+    line(format!(
+        "{} events/s arrived; CPU of the client {cpu} an event",
+        significant(c.events_per_s)
+    ));
+    for remark in remarks(c) {
+        line(remark);
+    }
+    if let Some(capacity) = &c.capacity {
+        line(held(capacity));
+    }
+    text
+}
+
+fn errors(c: &Calibration) -> String {
+    let mut table = Builder::default();
+    table.push_record(["", "p50 ms", "p99 ms", "max ms", "n"]);
+    let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), significant);
+    for (name, error) in [
+        ("TTFT error", c.ttft_error_ms),
+        ("ITL error", c.itl_error_ms),
+        ("arrival error", c.arrival_error_ms),
+    ] {
+        let row = [
+            cell(error.p50),
+            cell(error.p99),
+            cell(error.max),
+            error.n.to_string(),
+        ];
+        table.push_record([name.to_owned()].into_iter().chain(row));
+    }
+    for (name, lag) in [("read lag", c.read_lag_ms), ("send lag", c.send_lag_ms)] {
+        let row = [cell(lag.p50), cell(lag.p99), cell(lag.max), String::new()];
+        table.push_record([name.to_owned()].into_iter().chain(row));
+    }
+    table
+        .build()
+        .with(Style::psql())
+        .modify(Columns::new(1..), Alignment::right())
+        .to_string()
+}
+
+/// What must be said of the figures.
+fn remarks(c: &Calibration) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if c.stamp == Stamp::Read {
+        remarks.push("this system stamps no arrivals: they are the instants of the reads".into());
+    }
+    if c.read_lag_ms.p99.is_some_and(|lag| lag > BOUND_MS) {
+        let stamps = match c.stamp {
+            Stamp::Kernel => "; arrivals are the kernel's, so that the errors above are what remains",
+            Stamp::Read => "",
+        };
+        remarks.push(format!(
+            "! the reader was late: p99 {}, at most {}{stamps}",
+            ms(c.read_lag_ms.p99),
+            ms(c.read_lag_ms.max)
+        ));
+    }
+    if !c.is_whole() {
+        remarks.push("! the client's counts are wrong: they differ from what the server sent".into());
+    }
+    if let Some(error) = c.error_p99_ms().filter(|error| *error > BOUND_MS) {
+        remarks.push(format!(
+            "! the client's error is above {} ms: p99 {}",
+            significant(BOUND_MS),
+            ms(Some(error))
+        ));
+    }
+    remarks
+}
+
+fn held(capacity: &Capacity) -> String {
+    let rate = |one: &Tried| {
+        format!(
+            "{} users x {} events/s ({} events/s)",
+            one.users,
+            significant(one.rate),
+            significant(one.events_per_s)
+        )
+    };
+    let held = match &capacity.held {
+        Some(held) => format!(
+            "held within {} ms of error: {}, CPU {} us an event",
+            significant(BOUND_MS),
+            rate(held),
+            held.cpu_us_per_event.map_or("unknown".into(), significant)
+        ),
+        None => format!("no rate was held within {} ms of error", significant(BOUND_MS)),
+    };
+    let missed = capacity.tried.iter().filter(|one| one.missed.is_some());
+    let lowest = missed.min_by(|a, b| a.rate.total_cmp(&b.rate));
+    match lowest {
+        Some(one) => format!("{held}; not {}: {}", rate(one), missed_because(one)),
+        None => format!("{held}; nothing higher was tried"),
+    }
+}
+
+/// A rate of the search, in words.
+pub fn tried(one: &Tried) -> String {
+    let outcome = match one.missed {
+        None => "held".to_owned(),
+        Some(_) => format!("missed, {}", missed_because(one)),
+    };
+    format!(
+        "{} users x {} events/s: {outcome} (error p99 {}, {} events/s)",
+        one.users,
+        significant(one.rate),
+        ms(one.error_p99_ms),
+        significant(one.events_per_s)
+    )
+}
+
+fn missed_because(one: &Tried) -> &'static str {
+    match one.missed {
+        Some(Limit::Loss) => "requests failed or events were lost",
+        Some(Limit::Server) => "the server could not send so fast",
+        Some(Limit::Error) => "the client's error was above the bound",
+        Some(Limit::Client) => "the client could not take so many events",
+        None => "it was held",
+    }
+}
+
+/// What a run's report says of its calibrations.
+pub(super) fn findings(calibrations: &Calibrations) -> Vec<String> {
+    let mut lines = Vec::new();
+    let both = [("before", &calibrations.before), ("after", &calibrations.after)];
+    for (when, calibration) in both {
+        if let Some(c) = calibration {
+            lines.push(finding(when, c));
+        }
+    }
+    if let Some(failure) = &calibrations.failure {
+        lines.push(format!("! the client's own error was not measured: {failure}"));
+    }
+    lines
+}
+
+fn finding(when: &str, c: &Calibration) -> String {
+    let wrong = !c.is_whole() || c.error_p99_ms().is_none_or(|error| error > BOUND_MS);
+    let mark = if wrong { "!" } else { "-" };
+    let above = match c.error_p99_ms() {
+        Some(error) if error > BOUND_MS => format!(", above {} ms", significant(BOUND_MS)),
+        _ => String::new(),
+    };
+    let failed = match c.requests_failed {
+        0 => String::new(),
+        n => format!(", {n} requests failed"),
+    };
+    format!(
+        "{mark} this machine's client error {when} the run{above}: TTFT p99 {}, ITL p99 {}, arrival p99 {}; of {} events \
+         {} lost, {} doubled{failed}",
+        ms(c.ttft_error_ms.p99),
+        ms(c.itl_error_ms.p99),
+        ms(c.arrival_error_ms.p99),
+        c.events,
+        c.events_lost,
+        c.events_doubled
+    )
+}
