@@ -17,6 +17,9 @@ title = "reference"
 kind = "embedded"
 description = "The built-in server with a known schedule"
 
+[find]
+programs = ["loadtest"]
+
 [serve]
 args = ["--host", "{host}", "--port", "{port}", "--model-name", "{model_name}", "--die-with-parent"]
 

@@ -8,7 +8,7 @@ use crate::measure::{Store, StoreError};
 use crate::profile::Profile;
 
 /// Length of the window.
-const WINDOW: Duration = Duration::from_millis(1500);
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// Most streams. More of them tell nothing new of the client's threads, and take longer to start.
 const MOST_USERS: u32 = 512;
