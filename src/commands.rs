@@ -219,7 +219,10 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
     };
     let progress = Progress::new(Show::Auto);
     let reference = calibrate::Reference::start()?;
-    let shown = progress.task(&format!("calibrating: {} users x {} events/s", load.users, load.rate), None);
+    let shown = progress.task(
+        &format!("calibrating: {} users x {} events/s", load.users, load.rate),
+        None,
+    );
     let measured = calibrate::measure(&reference, &load, interrupt.stop())?;
     drop(shown);
     let Some(mut result) = measured else {

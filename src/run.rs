@@ -94,7 +94,9 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         )?;
     }
 
-    calibration::calibrate(&bench, &mut store, When::After)?;
+    if !store.run().steps.is_empty() {
+        calibration::calibrate(&bench, &mut store, When::After)?;
+    }
 
     let dir = store.dir().to_owned();
     let status = status(&store, interrupt);

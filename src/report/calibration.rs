@@ -100,7 +100,7 @@ fn remarks(c: &Calibration) -> Vec<String> {
     if let Some(error) = c.error_p99_ms().filter(|error| *error > BOUND_MS) {
         remarks.push(format!(
             "! the client's error is above {} ms: p99 {}",
-            significant(BOUND_MS),
+            BOUND_MS,
             ms(Some(error))
         ));
     }
@@ -119,11 +119,11 @@ fn held(capacity: &Capacity) -> String {
     let held = match &capacity.held {
         Some(held) => format!(
             "held within {} ms of error: {}, CPU {} us an event",
-            significant(BOUND_MS),
+            BOUND_MS,
             rate(held),
             held.cpu_us_per_event.map_or("unknown".into(), significant)
         ),
-        None => format!("no rate was held within {} ms of error", significant(BOUND_MS)),
+        None => format!("no rate was held within {} ms of error", BOUND_MS),
     };
     let missed = capacity.tried.iter().filter(|one| one.missed.is_some());
     let lowest = missed.min_by(|a, b| a.rate.total_cmp(&b.rate));
@@ -177,7 +177,7 @@ fn finding(when: &str, c: &Calibration) -> String {
     let wrong = !c.is_whole() || c.error_p99_ms().is_none_or(|error| error > BOUND_MS);
     let mark = if wrong { "!" } else { "-" };
     let above = match c.error_p99_ms() {
-        Some(error) if error > BOUND_MS => format!(", above {} ms", significant(BOUND_MS)),
+        Some(error) if error > BOUND_MS => format!(", above {} ms", BOUND_MS),
         _ => String::new(),
     };
     let failed = match c.requests_failed {
