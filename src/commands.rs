@@ -218,7 +218,7 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
             .map(|(blocked, every)| calibrate::Stall { blocked, every }),
     };
     let progress = Progress::new(Show::Auto);
-    let reference = calibrate::Reference::start()?;
+    let reference = calibrate::Reference::start(&engine::this_program())?;
     let shown = progress.task(
         &format!("calibrating: {} users x {} events/s", load.users, load.rate),
         None,

@@ -211,8 +211,8 @@ fn result(load: &Load, record: &StepRecord, truth: Truth) -> Calibration {
         events: truth.events,
         events_lost: truth.lost,
         events_doubled: truth.doubled,
-        events_per_s: inside as f64 / window_s.max(f64::MIN_POSITIVE),
-        sent_rate: truth.sent_rate,
+        events_per_s: round(inside as f64 / window_s.max(f64::MIN_POSITIVE)),
+        sent_rate: truth.sent_rate.map(round),
         stamp: match record.kernel_stamps {
             true => Stamp::Kernel,
             false => Stamp::Read,
@@ -222,7 +222,12 @@ fn result(load: &Load, record: &StepRecord, truth: Truth) -> Calibration {
         arrival_error_ms: truth.arrival,
         read_lag_ms: lag(&record.read_lag),
         send_lag_ms: lag(&record.send_lag),
-        cpu_us_per_event: (inside > 0).then(|| record.client_cpu_ns as f64 / 1e3 / inside as f64),
+        cpu_us_per_event: (inside > 0).then(|| round(record.client_cpu_ns as f64 / 1e3 / inside as f64)),
         capacity: None,
     }
+}
+
+/// To three decimals: more of them say nothing.
+fn round(x: f64) -> f64 {
+    (x * 1e3).round() / 1e3
 }

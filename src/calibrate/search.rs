@@ -89,7 +89,9 @@ impl Range {
             (None, None) => self.first,
             (Some(held), None) => held * 2.0,
             (None, Some(missed)) => missed / 2.0,
-            (Some(held), Some(missed)) if missed / held > NEAR => (held * missed).sqrt(),
+            (Some(held), Some(missed)) if missed / held > NEAR => {
+                (held * missed * 100.0).sqrt().round() / 10.0
+            }
             (Some(_), Some(_)) => return None,
         };
         RATES.contains(&rate).then_some(rate)

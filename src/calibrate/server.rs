@@ -1,11 +1,12 @@
 //! The reference server in a process of its own, for the time of a calibration.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
 use super::Told;
-use crate::engine::{self, EngineError, Program, Recipe, RecipeError, Running, Settings, this_program};
+use crate::engine::{self, EngineError, Program, Recipe, RecipeError, Running, Settings};
 
 /// The hidden subcommand that is the reference server: `main` hands what follows it on to that.
 pub const SERVER_SUBCOMMAND: &str = "__reference";
@@ -61,20 +62,21 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Starts the server: this program again, under the same guard as an engine.
+    /// Starts the server: `program`, which is `loadtest`, again, under the same guard as an engine.
     ///
     /// # Errors
     /// When it does not come up.
-    pub fn start() -> Result<Reference, ServerError> {
+    pub fn start(program: &Path) -> Result<Reference, ServerError> {
         let recipe = Recipe::parse(RECIPE, "the reference server's recipe", None)?;
         let dir = tempfile::tempdir()?;
         let control = Builder::new_current_thread().enable_all().build()?;
-        let program = Program {
-            argv: vec![this_program().into(), SERVER_SUBCOMMAND.into()],
+        let server = Program {
+            argv: vec![program.into(), SERVER_SUBCOMMAND.into()],
             version: None,
         };
-        let settings = Settings::new("", "reference", dir.path().join("reference.log"));
-        let running = control.block_on(engine::start(&recipe, &program, &settings, &|_: &str| {}))?;
+        let mut settings = Settings::new("", "reference", dir.path().join("reference.log"));
+        settings.guard = program.to_owned();
+        let running = control.block_on(engine::start(&recipe, &server, &settings, &|_: &str| {}))?;
         Ok(Reference {
             running: Some(running),
             http: reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?,

@@ -125,7 +125,8 @@ fn held(capacity: &Capacity) -> String {
         ),
         None => format!("no rate was held within {} ms of error", BOUND_MS),
     };
-    let missed = capacity.tried.iter().filter(|one| one.missed.is_some());
+    let above = |one: &&Tried| capacity.held.is_none_or(|held| one.rate > held.rate);
+    let missed = capacity.tried.iter().filter(above);
     let lowest = missed.min_by(|a, b| a.rate.total_cmp(&b.rate));
     match lowest {
         Some(one) => format!("{held}; not {}: {}", rate(one), missed_because(one)),
@@ -158,40 +159,145 @@ fn missed_because(one: &Tried) -> &'static str {
     }
 }
 
-/// What a run's report says of its calibrations.
+/// What a run's report says of its calibrations: one line where both were good.
 pub(super) fn findings(calibrations: &Calibrations) -> Vec<String> {
-    let mut lines = Vec::new();
-    let both = [("before", &calibrations.before), ("after", &calibrations.after)];
-    for (when, calibration) in both {
-        if let Some(c) = calibration {
-            lines.push(finding(when, c));
+    let Calibrations {
+        before,
+        after,
+        failure,
+    } = calibrations;
+    let mut lines = match (before, after) {
+        (Some(before), Some(after)) if is_good(before) && is_good(after) => {
+            vec![finding("before and after", &[before, after])]
         }
-    }
-    if let Some(failure) = &calibrations.failure {
-        lines.push(format!("! the client's own error was not measured: {failure}"));
-    }
+        _ => [("before", before), ("after", after)]
+            .into_iter()
+            .filter_map(|(when, c)| Some(finding(when, &[c.as_ref()?])))
+            .collect(),
+    };
+    let failure = failure.iter();
+    lines.extend(failure.map(|why| format!("! the client's own error was not measured: {why}")));
     lines
 }
 
-fn finding(when: &str, c: &Calibration) -> String {
-    let wrong = !c.is_whole() || c.error_p99_ms().is_none_or(|error| error > BOUND_MS);
-    let mark = if wrong { "!" } else { "-" };
-    let above = match c.error_p99_ms() {
-        Some(error) if error > BOUND_MS => format!(", above {} ms", BOUND_MS),
+fn is_good(c: &Calibration) -> bool {
+    c.is_whole() && c.error_p99_ms().is_some_and(|error| error <= BOUND_MS)
+}
+
+/// One or more calibrations: the worst of their errors, the sum of their counts.
+fn finding(when: &str, found: &[&Calibration]) -> String {
+    let worst =
+        |error: fn(&Calibration) -> Option<f64>| found.iter().filter_map(|c| error(c)).reduce(f64::max);
+    let sum = |count: fn(&Calibration) -> u64| found.iter().map(|c| count(c)).sum::<u64>();
+    let mark = if found.iter().all(|c| is_good(c)) {
+        "-"
+    } else {
+        "!"
+    };
+    let above = match worst(Calibration::error_p99_ms) {
+        Some(error) if error > BOUND_MS => format!(", above {BOUND_MS} ms"),
         _ => String::new(),
     };
-    let failed = match c.requests_failed {
+    let failed = match sum(|c| c.requests_failed) {
         0 => String::new(),
         n => format!(", {n} requests failed"),
     };
     format!(
         "{mark} this machine's client error {when} the run{above}: TTFT p99 {}, ITL p99 {}, arrival p99 {}; of {} events \
          {} lost, {} doubled{failed}",
-        ms(c.ttft_error_ms.p99),
-        ms(c.itl_error_ms.p99),
-        ms(c.arrival_error_ms.p99),
-        c.events,
-        c.events_lost,
-        c.events_doubled
+        ms(worst(|c| c.ttft_error_ms.p99)),
+        ms(worst(|c| c.itl_error_ms.p99)),
+        ms(worst(|c| c.arrival_error_ms.p99)),
+        sum(|c| c.events),
+        sum(|c| c.events_lost),
+        sum(|c| c.events_doubled)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::calibration::{CalibrationLoad, ErrorMs};
+    use crate::measure::result::Lag;
+
+    fn fixture(late_ms: f64) -> Calibration {
+        let error = |scale: f64| ErrorMs {
+            n: 6_400,
+            p50: Some(0.0015 * scale),
+            p99: Some(late_ms * scale),
+            max: Some(2.0 * late_ms * scale),
+        };
+        let lag = Lag {
+            p50: Some(0.02),
+            p99: Some(30.0 * late_ms),
+            max: Some(40.0 * late_ms),
+        };
+        let tried = |rate: f64, missed| Tried {
+            users: 64,
+            rate,
+            events_per_s: 64.0 * rate,
+            error_p99_ms: Some(late_ms),
+            cpu_us_per_event: Some(8.5),
+            missed,
+        };
+        Calibration {
+            load: CalibrationLoad {
+                users: 64,
+                rate: 100.0,
+                isl: 64,
+                osl: 100,
+                event_bytes: 0,
+                stall: None,
+            },
+            window_s: 10.0,
+            requests: 640,
+            requests_failed: 0,
+            events: 64_000,
+            events_lost: 0,
+            events_doubled: 0,
+            events_per_s: 6_334.0,
+            sent_rate: Some(100.0),
+            stamp: Stamp::Kernel,
+            ttft_error_ms: error(2.0),
+            itl_error_ms: error(1.0),
+            arrival_error_ms: error(1.0),
+            read_lag_ms: lag,
+            send_lag_ms: lag,
+            cpu_us_per_event: Some(9.32),
+            capacity: Some(Capacity {
+                held: Some(tried(400.0, None)),
+                limit: Some(Limit::Server),
+                tried: vec![tried(400.0, None), tried(800.0, Some(Limit::Server))],
+            }),
+        }
+    }
+
+    #[test]
+    fn a_good_calibration_in_words() {
+        insta::assert_snapshot!(calibration(&fixture(0.02)));
+    }
+
+    #[test]
+    fn a_bad_calibration_in_words() {
+        let mut bad = fixture(5.0);
+        (bad.events_lost, bad.requests_failed, bad.capacity) = (3, 1, None);
+        bad.load.stall = Some("30ms/100ms".into());
+        insta::assert_snapshot!(calibration(&bad));
+    }
+
+    #[test]
+    fn what_a_run_says_of_them() {
+        let both = Calibrations {
+            before: Some(fixture(0.02)),
+            after: Some(fixture(5.0)),
+            failure: Some("after the run: it was not to be".into()),
+        };
+        let good = Calibrations {
+            before: Some(fixture(0.02)),
+            after: Some(fixture(0.03)),
+            failure: None,
+        };
+        let lines = [findings(&both), findings(&good)].concat();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::step::Bench;
 use crate::calibrate::{self, CalibrateError, Load, Reference};
+use crate::engine::this_program;
 use crate::measure::{Store, StoreError};
 use crate::profile::Profile;
 
@@ -49,7 +50,7 @@ pub fn calibrate(bench: &Bench<'_>, store: &mut Store, when: When) -> Result<(),
         ),
         None,
     );
-    let measured = Reference::start()
+    let measured = Reference::start(&this_program())
         .map_err(CalibrateError::from)
         .and_then(|reference| calibrate::measure(&reference, &load, bench.interrupt.stop()));
     drop(shown);
