@@ -46,7 +46,7 @@ pub struct Calibration {
     /// Whose clock stamps arrivals.
     pub stamp: Stamp,
     /// Client's `first - sent` minus the server's write of the first event less its read of the request, of requests
-    /// sent inside the window.
+    /// sent inside the window. How late the server was in reading is part of it: the client cannot tell that.
     pub ttft_error_ms: ErrorMs,
     /// Client's gap between two events minus the gap between the server's writes of them, likewise.
     pub itl_error_ms: ErrorMs,

@@ -153,7 +153,7 @@ fn missed_because(one: &Tried) -> &'static str {
     match one.missed {
         Some(Limit::Loss) => "requests failed or events were lost",
         Some(Limit::Server) => "the server could not send so fast",
-        Some(Limit::Error) => "the client's error was above the bound",
+        Some(Limit::Error) => "an error was above the bound",
         Some(Limit::Client) => "the client could not take so many events",
         None => "it was held",
     }
