@@ -1,5 +1,6 @@
-//! The page on which everything meets: engine up → load → window → save → report.
+//! The page on which everything meets: calibrate → engine up → load → window → save → calibrate → report.
 
+mod calibration;
 mod display;
 mod engines;
 mod interrupt;
@@ -18,6 +19,7 @@ use crate::profile::Profile;
 use crate::report::{self, Progress, Show};
 use crate::telemetry::Machine;
 
+use calibration::When;
 pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
@@ -78,6 +80,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         interrupt,
         clock,
     };
+    calibration::calibrate(&bench, &mut store, When::Before)?;
     for (index, recipe) in recipes.iter().enumerate() {
         if interrupt.is_set() {
             break;
@@ -89,6 +92,10 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
             recipe,
             flags.api_key.as_ref().map(cli::Secret::reveal),
         )?;
+    }
+
+    if !store.run().steps.is_empty() {
+        calibration::calibrate(&bench, &mut store, When::After)?;
     }
 
     let dir = store.dir().to_owned();

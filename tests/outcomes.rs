@@ -174,7 +174,15 @@ fn a_server_that_is_gone() {
     let server = Reference::start(&[]);
     let url = server.url.clone();
     drop(server);
-    let output = house.run(&["--url", &url, "--model", "reference", "--duration", "1s"]);
+    let output = house.run(&[
+        "--url",
+        &url,
+        "--model",
+        "reference",
+        "--duration",
+        "1s",
+        "--no-calibrate",
+    ]);
     assert_eq!(output.status.code(), Some(1), "{}", support::stderr(&output));
     assert!(
         support::stderr(&output).contains("no server answers"),

@@ -147,7 +147,7 @@ impl User {
             ok: outcome == Outcome::Ok,
             status: trace.status,
         };
-        shard.sink.send(sample);
+        shard.sink.send(sample, trace.events());
         *asked += 1;
         shard.control.request_ended(*asked);
         ended

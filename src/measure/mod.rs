@@ -1,5 +1,6 @@
 //! What it meant: samples, recorders, the measurement window, and the versioned result.
 
+pub mod calibration;
 mod clock;
 pub mod definition;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod timeline;
 mod trace;
 
 pub use clock::{Clock, WallOffset};
+pub use histogram::lag;
 pub use live::{Live, LiveShards, SecondCounts, Totals};
 pub use record::{Latencies, Second, StepRecord, Window};
 pub use recorder::{Arrivals, Objectives, Recorder};

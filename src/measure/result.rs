@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::calibration::Calibrations;
 use super::{Outcome, TokenSource};
 
 /// Version of the layout of `run.json`.
@@ -43,6 +44,9 @@ pub struct RunResult {
     /// The step under way when this file was written; left in place when the run was killed inside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<StepFacts>,
+    /// What the client's own error was before and after the load; absent when the run was told not to calibrate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibrations>,
     /// Requests that were measured and counted but are missing from `requests.jsonl`: the disk was too slow.
     #[serde(default)]
     pub request_lines_lost: u64,
@@ -66,6 +70,7 @@ impl RunResult {
             engines: Vec::new(),
             steps: Vec::new(),
             unfinished: None,
+            calibration: None,
             request_lines_lost: 0,
             notes: Vec::new(),
         }

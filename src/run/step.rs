@@ -9,7 +9,7 @@ use super::display::{self, Display};
 use super::{Interrupt, Subject};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
-use crate::load::{Requests, StepLoad, Stop, run_step};
+use crate::load::{self, Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
 use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo};
@@ -21,9 +21,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Numbers of prompts set aside for a step, so that every engine gets the same ones and no step those of another.
 const PROMPTS_PER_STEP: u64 = 100_000;
-
-/// Streams that one thread drives.
-const USERS_PER_SHARD: u32 = 512;
 
 const NS: f64 = 1e9;
 
@@ -179,8 +176,7 @@ fn step_load(
     (engine, target, prompts, first_id, stop): (usize, Arc<Target>, Numbered, u64, Stop),
 ) -> anyhow::Result<StepLoad> {
     let profile = bench.profile;
-    let cpus = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shards = (planned.step.users.div_ceil(USERS_PER_SHARD) as usize).clamp(1, cpus);
+    let shards = load::shards(planned.step.users);
     Ok(StepLoad {
         target,
         engine: u16::try_from(engine)?,

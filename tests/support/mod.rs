@@ -123,6 +123,7 @@ impl House {
             "--format",
             "json",
             "--no-progress",
+            "--no-calibrate",
             "--warmup",
             "0s",
             "--ramp",

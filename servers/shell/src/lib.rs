@@ -2,7 +2,7 @@
 //!
 //! A request flows one way: [`routes`] takes it from the socket, [`call`] checks it, a [`Generator`] turns it
 //! into a stream of [`Event`]s, [`frames`] renders those as server-sent events. The generator of an engine is the
-//! scheduler; the one of the `reference` binary is a known schedule.
+//! scheduler; the one of the [`reference`] server is a known schedule.
 
 mod args;
 pub mod call;
@@ -12,6 +12,7 @@ mod generate;
 pub mod listen;
 mod metrics;
 mod plan;
+pub mod reference;
 mod refusal;
 pub mod routes;
 mod sample;
