@@ -277,7 +277,11 @@ fn explanation(definition: &Definition) -> String {
         meaning,
         elsewhere,
     } = definition;
-    let mut text = format!("{id}: {name}, in {unit}\n  {meaning}\n");
+    let mut text = match unit.is_empty() {
+        true => format!("{id}: {name}\n"),
+        false => format!("{id}: {name}, in {unit}\n"),
+    };
+    text += &format!("  {meaning}\n");
     if !elsewhere.is_empty() {
         text += &format!("  Elsewhere: {elsewhere}\n");
     }
