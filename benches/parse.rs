@@ -119,8 +119,14 @@ fn main() {
     for (name, stream) in STREAMS {
         let response = Response::of(stream);
         let mut reader = Reader::default();
-        for (size, reads) in [("large", response.large_reads()), ("event", response.event_reads())] {
-            assert!(minimal(&reads) >= EVENTS * 9 / 10, "the minimal reader finds the events");
+        for (size, reads) in [
+            ("large", response.large_reads()),
+            ("event", response.event_reads()),
+        ] {
+            assert!(
+                minimal(&reads) >= EVENTS * 9 / 10,
+                "the minimal reader finds the events"
+            );
             let floor = seconds(|| {
                 black_box(minimal(black_box(&reads)));
             });

@@ -43,7 +43,10 @@ fn change(seed: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
             let again = seed[at..to].to_vec();
             seed.splice(at..at, again);
         }
-        2 => seed[at..to].iter_mut().take(1).for_each(|byte| *byte = rng.random()),
+        2 => seed[at..to]
+            .iter_mut()
+            .take(1)
+            .for_each(|byte| *byte = rng.random()),
         _ => {
             let word = WORDS.choose(rng).copied().unwrap_or_default();
             seed.splice(at..at, word.iter().copied());
@@ -52,7 +55,9 @@ fn change(seed: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
 }
 
 fn over_the_corpus(name: &str, target: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(name);
     let files = std::fs::read_dir(&folder).expect("the target's corpus");
     let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
     paths.sort();

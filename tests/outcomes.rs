@@ -138,12 +138,18 @@ fn fails(step: &Value, lines: &[Value], kind: &str, reached: &[&str]) {
     // None succeeded, so that there is no percentile over successes, and with failures every one is infinite.
     assert_eq!(step["ttft_ms"]["n"], 0);
     let with_failures = &step["ttft_with_failures_ms"];
-    assert_eq!((&with_failures["n"], &with_failures["p50"]), (&4.into(), &Value::Null));
+    assert_eq!(
+        (&with_failures["n"], &with_failures["p50"]),
+        (&4.into(), &Value::Null)
+    );
     let failed: Vec<_> = lines.iter().filter(|line| line["outcome"] == kind).collect();
     assert!(failed.len() >= 4);
     for line in failed {
         reaches(line, reached);
-        assert!(line["error"].as_str().is_some_and(|words| !words.is_empty()), "{line:#}");
+        assert!(
+            line["error"].as_str().is_some_and(|words| !words.is_empty()),
+            "{line:#}"
+        );
     }
 }
 
@@ -188,14 +194,19 @@ fn serve_tls_once(listener: TcpListener) {
     let mut session = rustls::ServerConnection::new(Arc::new(config)).expect("a session");
     let mut stream = rustls::Stream::new(&mut session, &mut first);
     while !stream.conn.wants_read() || stream.conn.is_handshaking() {
-        stream.conn.complete_io(stream.sock).expect("the certificate is trusted");
+        stream
+            .conn
+            .complete_io(stream.sock)
+            .expect("the certificate is trusted");
     }
     stream
         .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         .expect("connected");
     drop(first);
     for tcp in listener.incoming() {
-        let _ = tcp.expect("a connection").write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        let _ = tcp
+            .expect("a connection")
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     }
 }
 
@@ -204,7 +215,10 @@ fn a_server_that_speaks_no_tls_any_more() {
     use base64::prelude::{BASE64_STANDARD, Engine as _};
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("https://localhost:{}", listener.local_addr().expect("bound").port());
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().expect("bound").port()
+    );
     std::thread::spawn(move || serve_tls_once(listener));
     let house = House::new();
     let trusted = house.dir.path().join("trusted.pem");
@@ -225,7 +239,10 @@ fn what_the_end_of_the_run_cuts_off() {
     let flags = ["--duration", "3s", "--drain", "0s"];
     let (step, lines) = load(&House::new(), &server.url, "reference", &flags);
     assert_eq!(step["errors"], serde_json::json!({ "cancelled": 2 }), "{step:#}");
-    let cut: Vec<_> = lines.iter().filter(|line| line["outcome"] == "cancelled").collect();
+    let cut: Vec<_> = lines
+        .iter()
+        .filter(|line| line["outcome"] == "cancelled")
+        .collect();
     assert_eq!(cut.len(), 2);
     cut.into_iter().for_each(|line| reaches(line, STREAMED));
 }
@@ -247,7 +264,8 @@ fn the_death_of_an_engine() {
     );
     let model = house.dir.path().join("tiny.gguf");
     std::fs::write(&model, include_bytes!("data/tiny.gguf")).expect("written");
-    let flags = "--engine mortal --users 2 --isl 40 --osl 8 --duration 10m --backoff 0s --format json --no-progress";
+    let flags =
+        "--engine mortal --users 2 --isl 40 --osl 8 --duration 10m --backoff 0s --format json --no-progress";
     let mut args: Vec<_> = flags.split(' ').collect();
     args.extend(["--model", model.to_str().expect("UTF-8")]);
     let output = house.run(&args);
@@ -259,7 +277,9 @@ fn the_death_of_an_engine() {
     for line in failed {
         assert_eq!(line["outcome"], "server_exit", "{line:#}");
     }
-    let struck = lines.iter().find(|line| line["outcome"] == "server_exit" && line["events"] == 3);
+    let struck = lines
+        .iter()
+        .find(|line| line["outcome"] == "server_exit" && line["events"] == 3);
     reaches(struck.expect("the request at which it died"), STREAMED);
     let errors = summary["steps"][0]["errors"].as_object().expect("counts");
     assert!(errors.keys().eq(["server_exit"]), "{errors:?}");
@@ -303,7 +323,11 @@ fn nothing_is_sent_again_in_silence() {
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     std::thread::spawn(move || close_at_the_second_request(listener));
     let (step, _) = load(&House::new(), &url, "any", &[]);
-    assert_eq!((&step["requests"]["ok"], &step["resent"]), (&4.into(), &4.into()), "{step:#}");
+    assert_eq!(
+        (&step["requests"]["ok"], &step["resent"]),
+        (&4.into(), &4.into()),
+        "{step:#}"
+    );
     let verdicts = step["verdicts"].as_array().expect("a list");
     assert!(verdicts.contains(&"resent".into()), "{verdicts:?}");
 }
@@ -312,7 +336,10 @@ fn nothing_is_sent_again_in_silence() {
 fn what_was_heard_of_is_not_sent_again() {
     let server = Reference::start(&["--ttft-ms", "2", "--itl-ms", "1"]);
     let (step, _) = load(&House::new(), &server.url, "reference+truncate:after=0", &[]);
-    assert_eq!((&step["resent"], &step["errors"]["truncated"]), (&0.into(), &4.into()));
+    assert_eq!(
+        (&step["resent"], &step["errors"]["truncated"]),
+        (&0.into(), &4.into())
+    );
 }
 
 #[test]
@@ -340,7 +367,10 @@ fn percentiles_stand_over_successes_and_with_failures() {
     assert_eq!((&alone["n"], &with["n"]), (&10.into(), &20.into()));
     assert!(alone["p99"].as_f64() > Some(2.0), "{alone:#}");
     assert_eq!((&with["p90"], &with["p99"]), (&Value::Null, &Value::Null));
-    assert!(with["p50"].is_number() && step["e2el_with_failures_ms"]["p50"].is_number(), "{with:#}");
+    assert!(
+        with["p50"].is_number() && step["e2el_with_failures_ms"]["p50"].is_number(),
+        "{with:#}"
+    );
 }
 
 /// The server does something unusual that is no fault.

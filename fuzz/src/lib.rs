@@ -187,7 +187,11 @@ fn answered(reader: &mut Reader, pieces: &[&[u8]]) -> Answered {
         message,
         over,
         status: trace.status,
-        events: trace.events().iter().map(|Event { tokens, .. }| *tokens).collect(),
+        events: trace
+            .events()
+            .iter()
+            .map(|Event { tokens, .. }| *tokens)
+            .collect(),
         tokens: (trace.n_in, trace.n_out),
         visible: trace.first_visible_ns.is_some(),
     }

@@ -75,13 +75,7 @@ impl Answer {
         }
     }
 
-    fn take(
-        &mut self,
-        data: &[u8],
-        arrival: Arrival,
-        trace: &mut Trace,
-        live: &Live,
-    ) -> Result<(), Failure> {
+    fn take(&mut self, data: &[u8], arrival: Arrival, trace: &mut Trace, live: &Live) -> Result<(), Failure> {
         let Self {
             splitter,
             chunks,

@@ -69,10 +69,7 @@ impl ChunkReader {
             self.before.extend_from_slice(&payload[..from]);
             self.after.clear();
             self.after.extend_from_slice(&payload[to..]);
-            self.known = Some(Chunk {
-                error: None,
-                ..chunk
-            });
+            self.known = Some(Chunk { error: None, ..chunk });
         }
         Ok(chunk)
     }

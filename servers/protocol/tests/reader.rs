@@ -44,8 +44,14 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 /// What stands around a text.
 fn frame() -> impl Strategy<Value = (&'static str, &'static str)> {
     prop_oneof![
-        Just((r#"{"id":"a","choices":[{"index":0,"delta":{"content":""#, r#""}}]}"#)),
-        Just((r#"{"id":"b","choices":[{"index":0,"delta":{"content":""#, r#""}}]}"#)),
+        Just((
+            r#"{"id":"a","choices":[{"index":0,"delta":{"content":""#,
+            r#""}}]}"#
+        )),
+        Just((
+            r#"{"id":"b","choices":[{"index":0,"delta":{"content":""#,
+            r#""}}]}"#
+        )),
         Just((
             r#"{"choices":[{"delta":{"content":""#,
             r#""},"finish_reason":"stop"}]}"#
