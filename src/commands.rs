@@ -13,7 +13,7 @@ use crate::measure::{find, open};
 use crate::model;
 use crate::profile::Format;
 use crate::report::{self, Progress, Show};
-use crate::run::{Ending, Interrupt, Shown, Usage, format};
+use crate::run::{Ending, Interrupt, Shown, Usage, format, server_cpus};
 
 /// Tokens of context that a server has when the user names none.
 const CONTEXT: u32 = 4096;
@@ -172,8 +172,13 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     settings.port = Some(serve.port);
     settings.parallel = serve.server.parallel.unwrap_or(16);
     settings.context = serve.server.context.unwrap_or(CONTEXT);
-    let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-    settings.threads = serve.server.threads.unwrap_or(cpus);
+    settings.cpus = server_cpus(serve.server.server_cpus.as_ref())?;
+    let cpus = match &settings.cpus {
+        Some(own) => own.len(),
+        None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    };
+    let threads = || u32::try_from(cpus).unwrap_or(u32::MAX);
+    settings.threads = serve.server.threads.unwrap_or_else(threads);
     settings.weights = serve.server.weights.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();

@@ -1,5 +1,6 @@
 //! The page on which everything meets: engine up → load → window → save → report.
 
+mod cores;
 mod display;
 mod engines;
 mod interrupt;
@@ -18,6 +19,9 @@ use crate::profile::Profile;
 use crate::report::{self, Progress, Show};
 use crate::telemetry::Machine;
 
+use cores::Cores;
+
+pub use cores::server_cpus;
 pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::Subject;
@@ -61,6 +65,7 @@ pub struct Usage(pub String);
 /// that fails is no error: its failure is part of the report.
 pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let profile = load_profile(flags)?;
+    let cores = Cores::of(&profile, step::threads(&profile))?;
     if flags.dry_run {
         report::print(&profile.plan_text())?;
         return Ok(Ending::Done);
@@ -74,6 +79,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let bench = step::Bench {
         profile: &profile,
         subject: &subject,
+        cores: &cores,
         progress: &progress,
         interrupt,
         clock,

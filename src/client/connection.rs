@@ -104,14 +104,20 @@ impl Connection {
         }
     }
 
-    /// Writes all of `bytes`. The first write happens at the first poll, before anything is waited for.
-    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Writes all of `bytes`. The first write happens at the first poll, before anything is waited for; `began` is called
+    /// when it has returned.
+    pub async fn write_all(&mut self, mut bytes: &[u8], began: impl FnOnce()) -> io::Result<()> {
+        let mut began = Some(began);
         while !bytes.is_empty() {
             let written = poll_fn(|cx| match self {
                 Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
                 Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             });
-            match written.await? {
+            let written = written.await?;
+            if let Some(began) = began.take() {
+                began();
+            }
+            match written {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 count => bytes = &bytes[count..],
             }

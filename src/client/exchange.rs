@@ -14,7 +14,7 @@ use super::connection::{Connection, Cut};
 use super::http::{Body, Head, Piece};
 use super::stamped::{Arrival, Bite};
 use super::{Failure, Target};
-use crate::measure::{Clock, Live, Outcome, Trace};
+use crate::measure::{Clock, Live, OpenWindow, Outcome, Trace};
 use crate::profile::Timeouts;
 
 /// Bytes of a user's read buffer.
@@ -31,6 +31,8 @@ pub struct Shared {
     pub clock: Clock,
     /// What ends their waiting.
     pub cut: Arc<Cut>,
+    /// The step's window.
+    pub window: Arc<OpenWindow>,
     /// Where they count.
     pub live: Arc<Live>,
 }
@@ -190,7 +192,9 @@ impl Client {
     async fn write(&mut self, connection: &mut Connection, sent: u64) -> Result<(), Failure> {
         let request = std::mem::take(&mut self.request);
         let limit = Duration::from_nanos(self.deadline_ns(sent, None).0 - sent);
-        let writing = tokio::time::timeout(limit, connection.write_all(&request));
+        let (trace, clock) = (&mut self.trace, self.shared.clock);
+        let written = || trace.written_ns = Some(clock.now_ns());
+        let writing = tokio::time::timeout(limit, connection.write_all(&request, written));
         let written = self.shared.cut.unless_cut(self.user, writing).await;
         self.request = request;
         match written {
@@ -251,6 +255,9 @@ impl Client {
         loop {
             let arrival = connection.last_arrival();
             let over = self.decode(&mut body, bytes, arrival)?;
+            if self.trace.is_full() {
+                self.trace.fold(self.shared.window.known());
+            }
             if over {
                 self.answer.finish(arrival, &self.trace)?;
                 return Ok(head.keep_alive);

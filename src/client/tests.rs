@@ -118,6 +118,7 @@ impl Bench {
             timeouts,
             clock,
             cut: cut.clone(),
+            window: Arc::default(),
             live: live.clone(),
         };
         Self {

@@ -8,8 +8,11 @@ use super::attack;
 use super::control::{Control, Stop};
 use super::user::Shard;
 use crate::client::{Shared, Target};
-use crate::measure::{Arrivals, Clock, LiveShards, Objectives, Recorder, Second, Sink, StepRecord};
-use crate::profile::{Extent, Step, Timeouts, Warmup};
+use crate::measure::{
+    Arrivals, Clock, Contention, LiveShards, Objectives, Recorder, Second, Sink, StepRecord, WallOffset,
+};
+use crate::profile::{Cpus, Extent, Step, Timeouts, Warmup};
+use crate::telemetry::{Cost, Meter, ThreadId, affinity};
 
 /// How often the window is looked after.
 const TICK: Duration = Duration::from_millis(10);
@@ -53,6 +56,8 @@ pub struct StepLoad {
     pub first_id: u64,
     /// Threads that drive streams; each serves hundreds.
     pub shards: usize,
+    /// The processors that these threads may run on; absent for any.
+    pub cpus: Option<Cpus>,
     /// The run's clock.
     pub clock: Clock,
     /// Ends the step early.
@@ -87,8 +92,17 @@ pub enum LoadError {
 
 type Outcome = Result<(u64, u64), LoadError>;
 
+/// What the one who conducts a step saw of its window.
+#[derive(Default)]
+struct Seen {
+    cost: Cost,
+    clock_steps: u32,
+    streaming_peak: u32,
+}
+
 struct Running {
     thread: JoinHandle<Outcome>,
+    id: ThreadId,
     shard: Arc<Shard>,
 }
 
@@ -120,8 +134,8 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
         first_user += share;
     }
     let mut timeline = Timeline::new(started_ns);
-    let cpu_ns = conduct(&load, &control, &running, &mut timeline, window_opens);
-    finish(&load, &control, running, timeline, cpu_ns)
+    let seen = conduct(&load, &control, &running, &mut timeline, window_opens);
+    finish(&load, &control, running, timeline, seen)
 }
 
 fn start_shard(
@@ -138,6 +152,7 @@ fn start_shard(
             timeouts: load.timeouts,
             clock: load.clock,
             cut: control.cut.clone(),
+            window: control.window.clone(),
             live: load.live.shard(index),
         },
         control: control.clone(),
@@ -154,36 +169,49 @@ fn start_shard(
         .enable_all()
         .build()?;
     let (own, ramp) = (shard.clone(), load.ramp);
+    let cpus = load.cpus.clone();
+    let (id, started) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new()
         .name(format!("load-{index}"))
         .spawn(move || {
+            // Nobody waits for the second of the two.
+            let _ = id.send(
+                cpus.map_or(Ok(()), |cpus| affinity::pin(cpus.list()))
+                    .map(|()| ThreadId::own()),
+            );
             let attacked = runtime.block_on(attack::run(own, users, ramp));
             attacked.map_err(|source| LoadError::Goose { users, source })
         })?;
-    Ok(Running { thread, shard })
+    let id = started.recv().map_err(|_| LoadError::Panic)??;
+    Ok(Running { thread, id, shard })
 }
 
-/// Looks after the window until every shard is done. Returns the CPU time that the shards used inside the window.
+/// Looks after the window until every shard is done. Returns what the load cost inside the window.
 fn conduct(
     load: &StepLoad,
     control: &Control,
     running: &[Running],
     timeline: &mut Timeline,
     window_opens: &mut dyn FnMut(u64),
-) -> u64 {
-    let mut cpu_at_start = None;
-    let mut cpu_ns = 0;
+) -> Seen {
+    let meter = Meter::of(running.iter().map(|shard| shard.id).collect());
+    let mut at_start = None;
+    let mut seen = Seen::default();
+    let mut wall = WallOffset::new(load.clock);
     let mut stopped_ns = None;
     while !running.iter().all(|shard| shard.thread.is_finished()) {
         let now = load.clock.now_ns();
         let start_ns = control.window().start_ns;
-        if cpu_at_start.is_none() && now >= start_ns {
-            cpu_at_start = Some(cpu_time(running));
+        wall.check(now);
+        if at_start.is_none() && now >= start_ns {
+            at_start = Some(meter.read());
             window_opens(start_ns);
         }
         if control.advance(now, &load.stop) {
             let stopped = *stopped_ns.get_or_insert_with(|| {
-                cpu_ns = cpu_at_start.map_or(0, |start| cpu_time(running).saturating_sub(start));
+                seen.cost = at_start
+                    .map(|start| meter.read().since(start))
+                    .unwrap_or_default();
                 now
             });
             // Asked again at every turn, because an attack that is just starting would clear it.
@@ -193,10 +221,14 @@ fn conduct(
                 control.cut.cut();
             }
         }
+        if stopped_ns.is_none() && at_start.is_some() {
+            seen.streaming_peak = seen.streaming_peak.max(load.live.totals().streaming);
+        }
         timeline.advance(now, &load.live);
         thread::sleep(TICK);
     }
-    cpu_ns
+    seen.clock_steps = wall.steps();
+    seen
 }
 
 fn finish(
@@ -204,7 +236,7 @@ fn finish(
     control: &Control,
     running: Vec<Running>,
     mut timeline: Timeline,
-    cpu_ns: u64,
+    seen: Seen,
 ) -> Result<StepRecord, LoadError> {
     let now = load.clock.now_ns();
     // A load that ended by itself closes its window here.
@@ -213,9 +245,10 @@ fn finish(
         stop.soft();
         stop
     });
+    let threads = u32::try_from(running.len()).unwrap_or(u32::MAX);
     let mut gathered: Option<Recorder> = None;
     let mut goose_requests = (0, 0);
-    for Running { thread, shard } in running {
+    for Running { thread, shard, .. } in running {
         let (ok, failed) = thread.join().map_err(|_| LoadError::Panic)??;
         goose_requests = (goose_requests.0 + ok, goose_requests.1 + failed);
         let empty = Recorder::new(timeline.started_ns, load.objectives);
@@ -232,42 +265,18 @@ fn finish(
     let recorder = gathered.ok_or(LoadError::NoUsers)?;
     let (mut record, arrivals) = recorder.finish(control.window());
     record.users = load.shape.users;
-    record.client_cpu_ns = cpu_ns;
+    record.client_threads = threads;
+    record.client_cpu_ns = seen.cost.cpu_ns;
+    record.contention = Contention {
+        run_queue_ns: seen.cost.run_queue_ns,
+        steal_ns: seen.cost.steal_ns,
+        pressure_ns: seen.cost.pressure_ns,
+    };
+    record.clock_steps = seen.clock_steps;
+    record.streaming_peak = seen.streaming_peak;
     record.goose_requests = goose_requests;
     record.seconds = timeline.finish(&arrivals, now);
     Ok(record)
-}
-
-/// CPU time of the shards' threads so far, in nanoseconds.
-#[cfg(target_os = "linux")]
-fn cpu_time(running: &[Running]) -> u64 {
-    use std::os::unix::thread::JoinHandleExt;
-    let of_thread = |shard: &Running| {
-        let mut clock: libc::clockid_t = 0;
-        // SAFETY: the thread has not been joined, so its id is valid; the pointer is to a live value.
-        let status = unsafe { libc::pthread_getcpuclockid(shard.thread.as_pthread_t(), &raw mut clock) };
-        if status == 0 { read_clock(clock) } else { 0 }
-    };
-    running.iter().map(of_thread).sum()
-}
-
-/// CPU time of the whole process so far, in nanoseconds: this system has no clocks of single threads.
-#[cfg(not(target_os = "linux"))]
-fn cpu_time(_: &[Running]) -> u64 {
-    read_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
-}
-
-/// The clock in nanoseconds; 0 if it cannot be read.
-fn read_clock(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live value.
-    match unsafe { libc::clock_gettime(clock, &raw mut time) } {
-        0 => time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64,
-        _ => 0,
-    }
 }
 
 /// The seconds of a step, gathered while it runs.
