@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use prometheus_parse::{Scrape, Value};
-
 /// How long a server may take to tell.
 const PATIENCE: Duration = Duration::from_millis(900);
 
@@ -75,30 +73,48 @@ impl Gauges {
     }
 
     fn read(&self, page: &str, at_ns: u64) -> Option<Queue> {
-        let scrape = Scrape::parse(page.lines().map(|line| Ok(line.to_owned()))).ok()?;
         let queue = Queue {
             at_ns,
-            running: gauge(&scrape, &self.running),
-            waiting: gauge(&scrape, &self.waiting),
+            running: gauge(page, &self.running),
+            waiting: gauge(page, &self.waiting),
         };
         (queue.running.is_some() || queue.waiting.is_some()).then_some(queue)
     }
 }
 
 /// The first of the names that has values, summed over its labels: models, ranks, engines.
-fn gauge(scrape: &Scrape, names: &[String]) -> Option<f64> {
+fn gauge(page: &str, names: &[String]) -> Option<f64> {
     names.iter().find_map(|name| {
-        let values: Vec<f64> = scrape
-            .samples
-            .iter()
-            .filter(|sample| sample.metric == *name)
-            .filter_map(|sample| match sample.value {
-                Value::Gauge(value) | Value::Untyped(value) | Value::Counter(value) => Some(value),
-                _ => None,
-            })
-            .collect();
-        (!values.is_empty()).then(|| values.iter().sum())
+        let values = page
+            .lines()
+            .filter_map(sample)
+            .filter(|(metric, _)| metric == name);
+        values.map(|(_, value)| value).reduce(|sum, value| sum + value)
     })
+}
+
+/// A line of Prometheus's text format as name and value, its labels left out; nothing for a comment, or what is no sample.
+fn sample(line: &str) -> Option<(&str, f64)> {
+    let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
+    let (name, rest) = line.split_at(end);
+    let values = match rest.strip_prefix('{') {
+        Some(labels) => after_labels(labels)?,
+        None => rest,
+    };
+    // A timestamp may follow. The word after the `#` of a comment is no number.
+    Some((name, values.split_whitespace().next()?.parse().ok()?))
+}
+
+/// What follows the brace that closes the labels; one inside a quoted value does not.
+fn after_labels(labels: &str) -> Option<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let end = labels.find(|c: char| {
+        let closes = c == '}' && !quoted;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        closes
+    })?;
+    Some(&labels[end + 1..])
 }
 
 #[cfg(test)]
@@ -131,6 +147,8 @@ mod tests {
             vllm:num_requests_running{engine=\"1\",model_name=\"a\"} 4.0\n\
             # TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\",model_name=\"a\"} 2.0\n";
         assert_eq!(read(ranks), queue(Some(7.0), Some(2.0)));
+        let hard = "vllm:num_requests_running{model=\"a\\\"} 9 {\"} 5 1700000000000\n";
+        assert_eq!(read(hard), queue(Some(5.0), None));
         assert_eq!(read("# TYPE other gauge\nother 1\n"), None);
         assert_eq!(read("<html>not metrics</html>"), None);
     }
