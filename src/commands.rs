@@ -13,7 +13,7 @@ use crate::measure::{find, open};
 use crate::model;
 use crate::profile::Format;
 use crate::report::{self, Progress, Show};
-use crate::run::{Ending, Interrupt, Shown, Usage, format, server_cpus};
+use crate::run::{self, Ending, Interrupt, Shown, Usage, format};
 
 /// Tokens of context that a server has when the user names none.
 const CONTEXT: u32 = 4096;
@@ -38,10 +38,7 @@ pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::
         }
         Some(EngineAction::Check { name, model }) => {
             let recipe = recipe(name)?;
-            let model = model::resolve(
-                model.as_deref().unwrap_or(&model::default_model().name),
-                &Shown::on(&progress),
-            )?;
+            let model = run::model(model.as_deref(), &progress)?;
             let program = engine::ensure(&recipe, &status)?;
             let folder = tempfile_dir()?;
             let settings = Settings::new(
@@ -65,7 +62,7 @@ pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::
 }
 
 fn recipe(name: &str) -> anyhow::Result<Recipe> {
-    engine::recipe(name).map_err(|error| Usage(error.to_string()).into())
+    engine::recipe(name).map_err(|error| Usage(error.into()).into())
 }
 
 /// A folder for a log that outlives the command, so that it can be read after a failure.
@@ -159,10 +156,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let progress = Progress::new(Show::Auto);
     let status = Shown::on(&progress);
     let recipe = recipe(&serve.engine)?;
-    let model = model::resolve(
-        serve.model.as_deref().unwrap_or(&model::default_model().name),
-        &Shown::on(&progress),
-    )?;
+    let model = run::model(serve.model.as_deref(), &progress)?;
     let program = engine::ensure(&recipe, &status)?;
     let mut settings = Settings::new(
         &model.path,
@@ -172,7 +166,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     settings.port = Some(serve.port);
     settings.parallel = serve.server.parallel.unwrap_or(16);
     settings.context = serve.server.context.unwrap_or(CONTEXT);
-    settings.cpus = server_cpus(serve.server.server_cpus.as_ref())?;
+    settings.cpus = run::server_cpus(serve.server.server_cpus.as_ref())?;
     let cpus = match &settings.cpus {
         Some(own) => own.len(),
         None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -229,7 +223,7 @@ pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
 pub fn explain(metric: Option<&str>) -> anyhow::Result<Ending> {
     let all: Vec<&Definition> = match metric {
         None => definition::DEFINITIONS.iter().collect(),
-        Some(name) => vec![definition::explain(name).map_err(|error| Usage(error.to_string()))?],
+        Some(name) => vec![definition::explain(name).map_err(|error| Usage(error.into()))?],
     };
     let texts: Vec<String> = all.iter().map(|definition| explanation(definition)).collect();
     report::print(&texts.join("\n"))?;
@@ -271,7 +265,7 @@ pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
         }
         Some(ModelAction::Fetch { name }) => {
             let progress = Progress::new(Show::Auto);
-            let model = model::resolve(name, &Shown::on(&progress))?;
+            let model = run::model(Some(name), &progress)?;
             report::print(&format!("{}\n", model.path.display()))?;
         }
     }

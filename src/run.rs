@@ -24,7 +24,7 @@ use cores::Cores;
 pub use cores::server_cpus;
 pub use interrupt::Interrupt;
 pub use shown::Shown;
-pub use subject::Subject;
+pub use subject::{Subject, model};
 
 pub use engines::format;
 
@@ -55,8 +55,8 @@ impl Ending {
 
 /// What was asked for makes no sense: exit code 2.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
+#[error(transparent)]
+pub struct Usage(pub anyhow::Error);
 
 /// Runs a load test and prints its report.
 ///
@@ -106,7 +106,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 
 /// The profile with the flags over it.
 fn load_profile(flags: &cli::Run) -> anyhow::Result<Profile> {
-    Profile::load(flags.profile.as_deref(), &flags.settings).map_err(|error| Usage(error.to_string()).into())
+    Profile::load(flags.profile.as_deref(), &flags.settings).map_err(|error| Usage(error.into()).into())
 }
 
 /// The run's folder, with all that is known before anything is measured.

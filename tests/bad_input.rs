@@ -65,6 +65,15 @@ fn an_unknown_model() {
 }
 
 #[test]
+fn a_model_that_names_nothing() {
+    let house = House::new();
+    for name in ["hf:bad", "hf:owner/repo/", "no/such.gguf"] {
+        refused(&house, &["--model", name], 2, &["--model", name]);
+        refused(&house, &["models", "fetch", name], 2, &["--model", name]);
+    }
+}
+
+#[test]
 fn a_duration_without_a_unit() {
     refused(&House::new(), &["--duration", "30"], 2, &["30", "30s"]);
 }
@@ -145,4 +154,36 @@ fn a_run_that_does_not_exist() {
 #[test]
 fn an_unknown_metric() {
     refused(&House::new(), &["explain", "tttf"], 2, &["tttf", "ttft"]);
+}
+
+/// Every layer's errors leave their cause to the chain, which is printed as a whole.
+#[test]
+fn a_cause_is_said_and_said_once() {
+    let house = House::new();
+    let write = |path: &str, content: &[u8]| {
+        let path = house.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, content).expect("written");
+    };
+    let said = |args: &[&str], code: i32, cause: &str| {
+        let mut command = house.command();
+        command.env("LOADTEST_CACHE", "notes/cache");
+        let output = command.args(args).output().expect("loadtest starts");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {message}");
+        assert_eq!(message.matches(cause).count(), 1, "{args:?}: {message}");
+    };
+    let no_folder = "Not a directory (os error 20)";
+    write("notes", b"a file, not a folder");
+    write("run/run.json", b"nonsense");
+    said(&["--profile", "notes/x.toml"], 2, no_folder);
+    said(
+        &["--url", "http://127.0.0.1:1", "--output", "notes/x"],
+        1,
+        no_folder,
+    );
+    said(&["report", "run"], 1, "line 1 column 2");
+    said(&["models", "fetch", "smollm2-135m-instruct"], 1, no_folder);
+    write("config/loadtest/servers/mine/engine.toml", b"\xff");
+    said(&["engines"], 1, "did not contain valid UTF-8");
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::answer::Answer;
+use super::answer::{Answer, Refusal};
 use super::connection::{Connection, Cut};
-use super::http::{Body, Head, Piece};
+use super::http::{Body, Head};
 use super::stamped::{Arrival, Bite};
 use super::{Failure, Target};
 use crate::measure::{Clock, Live, OpenWindow, Outcome, Trace};
@@ -222,21 +222,12 @@ impl Client {
             };
             let got = self.read(connection, filled, bite, sent, None).await?;
             if got == 0 {
-                return Err(Failure::new(
-                    Outcome::Truncated,
-                    "the connection was closed before an answer",
-                ));
+                return Err(Failure::closed_before_an_answer());
             }
             self.heard = true;
             filled += got;
-            match Head::read(&self.buffer[..filled])? {
-                // An interim answer, as `100 Continue`.
-                Some(head) if head.status < 200 => {
-                    self.buffer.copy_within(head.len..filled, 0);
-                    filled -= head.len;
-                }
-                Some(head) => return Ok((head, filled)),
-                None => {}
+            if let Some(head) = Head::read(&self.buffer[..filled])? {
+                return Ok((head, filled));
             }
         }
     }
@@ -275,15 +266,9 @@ impl Client {
                 Err(failure) => return Err(failure),
             };
             if got == 0 {
-                if !body.may_end() && !self.answer.is_complete() {
-                    return Err(Failure::new(
-                        Outcome::Truncated,
-                        "the connection ended in the middle of the stream",
-                    ));
-                }
                 return self
                     .answer
-                    .finish(connection.last_arrival(), &self.trace)
+                    .close(&body, connection.last_arrival(), &self.trace)
                     .map(|()| false);
             }
             bytes = 0..got;
@@ -297,16 +282,10 @@ impl Client {
         bytes: std::ops::Range<usize>,
         arrival: Arrival,
     ) -> Result<bool, Failure> {
-        let mut input = &self.buffer[bytes];
-        let over = loop {
-            match body.next(&mut input)? {
-                Piece::Data(data) => self
-                    .answer
-                    .take(data, arrival, &mut self.trace, &self.shared.live)?,
-                Piece::More => break false,
-                Piece::End => break true,
-            }
-        };
+        let input = &self.buffer[bytes];
+        let over = self
+            .answer
+            .read(body, input, arrival, &mut self.trace, &self.shared.live)?;
         self.latest_chunk = body.latest_chunk();
         Ok(over)
     }
@@ -327,33 +306,20 @@ impl Client {
         head: &Head,
         filled: usize,
     ) -> Failure {
-        let outcome = match head.status {
-            429 => Outcome::Http429,
-            400..=499 => Outcome::Http4xx,
-            500.. => Outcome::Http5xx,
-            _ => Outcome::Malformed,
-        };
-        let mut text = Vec::new();
-        let mut body = head.body.clone();
+        let mut refusal = Refusal::new(head);
         let mut bytes = head.len..filled;
-        loop {
-            let mut input = &self.buffer[bytes];
-            let more = loop {
-                match body.next(&mut input) {
-                    Ok(Piece::Data(data)) => text.extend_from_slice(data),
-                    Ok(Piece::More) => break text.len() < BUFFER,
-                    Ok(Piece::End) | Err(_) => break false,
-                }
-            };
-            if !more {
-                break;
-            }
-            match self.read(connection, 0, self.bite(&body), sent, None).await {
+        // When its bytes came does not matter: as many at once as there are.
+        let bite = Bite {
+            usual: BUFFER,
+            backlog: BUFFER,
+        };
+        while refusal.read(&self.buffer[bytes]) {
+            match self.read(connection, 0, bite, sent, None).await {
                 Ok(got) if got > 0 => bytes = 0..got,
                 _ => break,
             }
         }
-        Failure::new(outcome, super::answer::refusal_message(head.status, &text))
+        refusal.failure()
     }
 
     /// Reads into the buffer from `from` on; 0 bytes are the end. Ends with the first deadline that passes.

@@ -7,10 +7,10 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
     /// The head does not parse.
-    #[error("not an HTTP response: {0}")]
+    #[error("not an HTTP response")]
     Head(#[from] httparse::Error),
     /// The head does not end.
-    #[error("the response head is longer than {0} bytes")]
+    #[error("the response head does not end within {0} bytes")]
     HeadTooLong(usize),
     /// `Content-Length` is no number, or the transfer coding is not `chunked`.
     #[error("the response's {0} header is not understood")]
@@ -20,13 +20,13 @@ pub enum HttpError {
     Chunk,
 }
 
-/// The longest head taken, in bytes.
+/// The longest head taken, in bytes, interim ones before it included.
 pub const MAX_HEAD: usize = 64 * 1024;
 
 /// What a response head says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes of the head, blank line included.
+    /// Bytes of the head, blank line and interim heads included.
     pub len: usize,
     /// The status code.
     pub status: u16,
@@ -39,19 +39,32 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head at the beginning of `bytes`; nothing if more bytes are needed.
+    /// Reads the head at the beginning of `bytes`, past interim ones such as `100 Continue`; nothing if more bytes are
+    /// needed.
     ///
     /// # Errors
     /// If the bytes are no HTTP response, or one whose body has no end that is understood.
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, HttpError> {
+        // Bytes beyond the limit are not looked at, so that the answer does not depend on how many came at once.
+        let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
+        let mut at = 0;
+        while let Some(head) = Self::read_one(&bytes[at..])? {
+            at += head.len;
+            if head.status >= 200 {
+                return Ok(Some(Self { len: at, ..head }));
+            }
+        }
+        match bytes.len() {
+            MAX_HEAD => Err(HttpError::HeadTooLong(MAX_HEAD)),
+            _ => Ok(None),
+        }
+    }
+
+    fn read_one(bytes: &[u8]) -> Result<Option<Self>, HttpError> {
         let mut headers = [httparse::EMPTY_HEADER; 100];
         let mut response = httparse::Response::new(&mut headers);
         let httparse::Status::Complete(len) = response.parse(bytes)? else {
-            return if bytes.len() > MAX_HEAD {
-                Err(HttpError::HeadTooLong(MAX_HEAD))
-            } else {
-                Ok(None)
-            };
+            return Ok(None);
         };
         let status = response.code.unwrap_or_default();
         let mut head = Self {
@@ -69,8 +82,11 @@ impl Head {
                 name if name.eq_ignore_ascii_case("content-length") => {
                     let digits = std::str::from_utf8(value)
                         .ok()
-                        .and_then(|digits| digits.parse().ok());
-                    length = Some(digits.ok_or(HttpError::Framing("Content-Length"))?);
+                        .filter(|_| value.iter().all(u8::is_ascii_digit));
+                    let told = digits.and_then(|digits| digits.parse().ok());
+                    // Two lengths that differ say nothing about where the body ends.
+                    let told = told.filter(|told| length.is_none_or(|length| length == *told));
+                    length = Some(told.ok_or(HttpError::Framing("Content-Length"))?);
                 }
                 name if name.eq_ignore_ascii_case("transfer-encoding") => {
                     chunked = value.eq_ignore_ascii_case(b"chunked");
@@ -332,6 +348,11 @@ mod tests {
         assert_eq!(&bytes[head.len..], b"rest");
         assert_eq!(Head::read(&bytes[..40]), Ok(None));
 
+        let interim = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], bytes].concat();
+        let after = Head::read(&interim).expect("valid").expect("complete");
+        assert_eq!((after.status, &interim[after.len..]), (200, &b"rest"[..]));
+        assert_eq!(Head::read(&interim[..30]), Ok(None));
+
         let close = Head::read(b"HTTP/1.1 500 Oh\r\nconnection: close\r\ncontent-length: 3\r\n\r\n");
         let close = close.expect("valid").expect("complete");
         assert_eq!(
@@ -345,6 +366,36 @@ mod tests {
             Head::read(&[&b"HTTP/1.1 200 OK\r\na: "[..], &[b'x'; MAX_HEAD]].concat()),
             Err(HttpError::HeadTooLong(MAX_HEAD))
         );
+        let long = [
+            &b"HTTP/1.1 200 OK\r\na: "[..],
+            &[b'x'; MAX_HEAD],
+            &b"\r\n\r\n"[..],
+        ]
+        .concat();
+        assert_eq!(
+            Head::read(&long),
+            Err(HttpError::HeadTooLong(MAX_HEAD)),
+            "too long also when it came whole"
+        );
+    }
+
+    #[test]
+    fn lengths_that_are_none() {
+        for (lengths, taken) in [
+            (&["7"][..], true),
+            (&["7", "7"], true),
+            (&["7", "8"], false),
+            (&["+7"], false),
+            (&[""], false),
+            (&["99999999999999999999"], false),
+        ] {
+            let headers: String = lengths
+                .iter()
+                .map(|length| format!("content-length: {length}\r\n"))
+                .collect();
+            let head = Head::read(format!("HTTP/1.1 200 OK\r\n{headers}\r\n").as_bytes());
+            assert_eq!(head.is_ok(), taken, "{lengths:?}");
+        }
     }
 
     #[test]

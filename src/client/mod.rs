@@ -1,14 +1,16 @@
 //! Doing it: a connection per user, a stamped socket, HTTP/1.1, the SSE splitter, and one request turned into a
 //! [`Sample`](crate::measure::Sample).
 
+use std::error::Error;
 use std::time::Duration;
 
 mod answer;
 mod connection;
 mod exchange;
-mod http;
+pub mod http;
+pub mod offline;
 mod recv;
-mod sse;
+pub mod sse;
 mod stamped;
 mod target;
 
@@ -44,6 +46,10 @@ impl Failure {
         Self::new(Outcome::Cancelled, "the run was over before the request was")
     }
 
+    fn closed_before_an_answer() -> Self {
+        Self::new(Outcome::Truncated, "the connection was closed before an answer")
+    }
+
     /// What went wrong, in words.
     pub fn message(&self) -> String {
         match (&self.message, self.limit) {
@@ -60,7 +66,11 @@ impl Failure {
 
 impl From<http::HttpError> for Failure {
     fn from(error: http::HttpError) -> Self {
-        Self::new(Outcome::Malformed, error.to_string())
+        let cause = error.source().map(|cause| format!(": {cause}"));
+        Self::new(
+            Outcome::Malformed,
+            format!("{error}{}", cause.unwrap_or_default()),
+        )
     }
 }
 

@@ -44,10 +44,7 @@ pub fn enable_stamps(_: &TcpStream) -> bool {
 
 /// Has the kernel acknowledge what was read, and hold back the acknowledgement of what has not been.
 ///
-/// Linux merges neighbouring segments in the receive queue, and their stamps with them, as soon as they are
-/// acknowledged (on loopback and veth, where the sender's copy pins them until then). Holding the acknowledgement back
-/// keeps the segments apart, so that a reader who is up to 40 ms late, the least delay of acknowledgements, still
-/// finds every stamp. What was read is acknowledged at once, so that a server that waits for it is not slowed down.
+/// See [`Acknowledge`](super::stamped::Acknowledge) for why.
 #[cfg(target_os = "linux")]
 pub fn acknowledge_read(tcp: &TcpStream) {
     // 2: now, and no quick ones after it. 0: no quick ones, also if there was nothing to acknowledge.

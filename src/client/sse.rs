@@ -59,10 +59,16 @@ impl Splitter {
         self.first_line = true;
     }
 
+    /// Bytes of memory held.
+    pub fn memory(&self) -> usize {
+        self.line.capacity() + self.data.capacity()
+    }
+
     /// Takes the next bytes and hands over every event that they complete.
     ///
     /// # Errors
-    /// If an event exceeds the limit. The stream cannot be continued after that.
+    /// If a line and the data of its event before it are together longer than the limit, wherever the bytes were cut.
+    /// The stream cannot be continued after that.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Event<'_>)) -> Result<(), TooLong> {
         // Data of one line that lies whole in `bytes`: handed over from where it is, unless more comes to it.
         let mut whole: Option<&[u8]> = None;
@@ -71,11 +77,13 @@ impl Splitter {
                 bytes = &bytes[1..];
                 continue;
             }
-            let Some(end) = memchr2(b'\n', b'\r', bytes) else {
-                self.line.extend_from_slice(bytes);
+            let found = memchr2(b'\n', b'\r', bytes);
+            let line = &bytes[..found.unwrap_or(bytes.len())];
+            self.check(line, whole)?;
+            let Some(end) = found else {
+                self.line.extend_from_slice(line);
                 break;
             };
-            let line = &bytes[..end];
             self.after_cr = bytes[end] == b'\r';
             bytes = &bytes[end + 1..];
             if self.line.is_empty() {
@@ -90,10 +98,9 @@ impl Splitter {
                 carried.clear();
                 self.line = carried;
             }
-            self.check()?;
         }
         self.keep(whole);
-        self.check()
+        Ok(())
     }
 
     fn take_line<'a>(
@@ -144,12 +151,12 @@ impl Splitter {
         self.has_data = true;
     }
 
-    fn check(&self) -> Result<(), TooLong> {
-        let limit = self.limit;
-        if self.line.len() + self.data.len() > limit {
-            Err(TooLong { limit })
-        } else {
-            Ok(())
+    /// Whether `line`, what came of it before, and the data of its event are within the limit.
+    fn check(&self, line: &[u8], whole: Option<&[u8]>) -> Result<(), TooLong> {
+        let data = self.data.len() + whole.map_or(0, <[u8]>::len);
+        match self.line.len() + line.len() + data <= self.limit {
+            true => Ok(()),
+            false => Err(TooLong { limit: self.limit }),
         }
     }
 }
@@ -220,6 +227,21 @@ mod tests {
             let mut splitter = Splitter::new(100);
             let fed = (0..1_000).find_map(|_| splitter.feed(line.as_bytes(), |_| {}).err());
             assert_eq!(fed, Some(TooLong { limit: 100 }), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_the_same_for_an_event_that_came_whole() {
+        for (length, taken) in [(94, true), (95, false)] {
+            let event = format!("data: {}\n\n", "x".repeat(length));
+            for step in [1, 50, event.len()] {
+                let mut splitter = Splitter::new(100);
+                let fed = event
+                    .as_bytes()
+                    .chunks(step)
+                    .try_for_each(|piece| splitter.feed(piece, |_| {}));
+                assert_eq!(fed.is_ok(), taken, "{length} bytes of data in pieces of {step}");
+            }
         }
     }
 

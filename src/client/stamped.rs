@@ -38,6 +38,42 @@ pub struct Bite {
 /// A backlog beyond this is not read bite by bite any more: the reader must catch up first.
 const HOPELESS: usize = 256 * 1024;
 
+/// Keeps the stamps of segments that lie unread apart, at the price of a few system calls where it is needed.
+///
+/// Linux merges neighbouring segments in the receive queue, and their stamps with them, once they are acknowledged (on
+/// loopback and veth, where the sender's copy pins them until then). Usually it acknowledges what was read when it is
+/// read, or at the latest 40 ms after it came: a reader who is later than that finds stamps merged. But at the start of
+/// a connection and after a pause it acknowledges sixteen segments the moment they come. There each read acknowledges
+/// for itself instead (which uses the sixteen up), and what comes after it must wait. A server that sends only when it
+/// was acknowledged is thus never made to wait for longer than by any other client.
+#[derive(Debug)]
+pub(super) struct Acknowledge {
+    at_once: u8,
+}
+
+impl Acknowledge {
+    /// Segments that Linux acknowledges at once at the start and after a pause.
+    const QUICK: u8 = 16;
+    /// Shorter than the least retransmission timeout, the pause after which they are renewed.
+    const PAUSE_NS: u64 = 150_000_000;
+
+    fn new(tcp: &TcpStream) -> Self {
+        recv::acknowledge_read(tcp);
+        Self { at_once: Self::QUICK }
+    }
+
+    /// Everything that had come was read at `read_ns`; what was read before it, at `before_ns`.
+    fn drained(&mut self, tcp: &TcpStream, before_ns: u64, read_ns: u64) {
+        if read_ns - before_ns > Self::PAUSE_NS {
+            self.at_once = Self::QUICK;
+        }
+        if let Some(left) = self.at_once.checked_sub(1) {
+            self.at_once = left;
+            recv::acknowledge_read(tcp);
+        }
+    }
+}
+
 /// A connected socket whose reads carry their arrival.
 #[derive(Debug)]
 pub struct StampedTcp {
@@ -45,6 +81,7 @@ pub struct StampedTcp {
     clock: Clock,
     wall: WallOffset,
     kernel_stamps: bool,
+    acknowledge: Acknowledge,
     last: Arrival,
     records: Records,
 }
@@ -53,9 +90,9 @@ impl StampedTcp {
     /// Asks the kernel to stamp what `tcp` receives. If it does not, arrivals are the instants of the reads.
     pub fn new(tcp: TcpStream, clock: Clock) -> Self {
         let kernel_stamps = recv::enable_stamps(&tcp);
-        recv::acknowledge_read(&tcp);
         Self {
             kernel_stamps,
+            acknowledge: Acknowledge::new(&tcp),
             tcp,
             clock,
             wall: WallOffset::new(clock),
@@ -98,20 +135,23 @@ impl StampedTcp {
                 };
                 let limit = limit.min(buf.len());
                 let got = recv::receive(&self.tcp, &mut buf[..limit])?;
-                received = Some(got);
-                // Nothing is left, so readiness is over: saying so saves the read that would only find that out.
-                // What arrives from here on raises readiness anew.
                 let drained =
                     got.bytes > 0 && (got.bytes >= pending || got.bytes < limit) && got.bytes < buf.len();
+                received = Some((got, drained));
+                // Nothing is left, so readiness is over: saying so saves the read that would only find that out.
+                // What arrives from here on raises readiness anew.
                 if drained {
-                    recv::acknowledge_read(&self.tcp);
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 Ok(())
             });
             match (received, outcome) {
-                (Some(got), _) => {
+                (Some((got, drained)), _) => {
+                    let before_ns = self.last.read_ns;
                     self.stamp(got.wall_ns);
+                    if drained {
+                        self.acknowledge.drained(&self.tcp, before_ns, self.last.read_ns);
+                    }
                     return Poll::Ready(Ok(got.bytes));
                 }
                 (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -23,7 +23,7 @@ pub enum TargetError {
         name: String,
     },
     /// TLS cannot be set up on this machine.
-    #[error("TLS is not available: {0}")]
+    #[error("TLS is not available")]
     Tls(#[from] rustls::Error),
 }
 

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::measure::{Clock, Live, LiveShards};
+use crate::measure::{Clock, Live, LiveShards, Trace};
 use crate::profile::Timeouts;
 
 /// What the server does after it has read a request.
@@ -141,6 +141,21 @@ impl Bench {
     }
 }
 
+/// Every instant of a good answer is there, one after the other.
+pub(super) fn assert_in_order(trace: &Trace) {
+    let instants = [
+        trace.sent_ns,
+        trace.headers_ns,
+        trace.first_ns(),
+        trace.last_ns(),
+        trace.end_ns,
+    ];
+    assert!(
+        instants.iter().all(Option::is_some) && instants.is_sorted(),
+        "{instants:?}"
+    );
+}
+
 async fn outcome(script: Vec<Play>, close: bool) -> (Result<(), Outcome>, Bench) {
     let mut bench = Bench::with(vec![(script, close)], timeouts()).await;
     (bench.ask().await, bench)
@@ -160,17 +175,7 @@ async fn a_good_answer() {
         (trace.count(), trace.n_in, trace.n_out, trace.status),
         (2, Some(7), Some(3), Some(200))
     );
-    let instants = [
-        trace.sent_ns,
-        trace.headers_ns,
-        trace.first_ns(),
-        trace.last_ns(),
-        trace.end_ns,
-    ];
-    assert!(
-        instants.iter().all(Option::is_some) && instants.is_sorted(),
-        "{instants:?}"
-    );
+    assert_in_order(trace);
     assert!(trace.connect_ns.is_some());
     assert_eq!(
         trace.stamp_error_ns.is_some(),

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::tests::{Bench, read_request, timeouts, whole};
+use super::tests::{Bench, assert_in_order, read_request, timeouts, whole};
 use super::*;
 
 /// Of `localhost`, signed by itself.
@@ -75,17 +75,7 @@ async fn a_good_answer_over_tls() {
         assert_eq!(bench.ask().await, Ok(()));
         let trace = &bench.client.trace;
         assert_eq!((trace.count(), trace.status), (2, Some(200)));
-        let instants = [
-            trace.sent_ns,
-            trace.headers_ns,
-            trace.first_ns(),
-            trace.last_ns(),
-            trace.end_ns,
-        ];
-        assert!(
-            instants.iter().all(Option::is_some) && instants.is_sorted(),
-            "{instants:?}"
-        );
+        assert_in_order(trace);
         assert_eq!(trace.connect_ns.is_some(), connects, "the connection is kept");
     }
 }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::probe::{Control, reason};
+use super::error::reason;
+use super::probe::Control;
 use super::recipe::{Recipe, fill};
 use super::{EngineError, Running};
 

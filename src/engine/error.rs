@@ -1,5 +1,6 @@
 //! Why an engine could not be brought up.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,6 +109,12 @@ impl EngineError {
         let what = what.into();
         move |source| EngineError::Io { what, source }
     }
+}
+
+/// An error with its causes, none of which its own text holds.
+pub(super) fn reason(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn shown(log_tail: &str) -> String {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::error::reason;
 use super::recipe::{Find, Kind, Recipe};
 use super::{EngineError, Progress, build, catalogue, install};
 
@@ -187,7 +188,7 @@ pub fn list() -> Result<Vec<Listed>, EngineError> {
             Ok(Availability::Installable { how }) => ("not installed", None, how),
             Ok(Availability::Missing { what_to_do }) => ("missing", None, what_to_do),
             Ok(Availability::Attach) => ("--url", None, "--url http://HOST:PORT --model NAME".into()),
-            Err(error) => ("missing", None, error.to_string()),
+            Err(error) => ("missing", None, reason(&error)),
         };
         let path = program
             .as_ref()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::error::reason;
 use super::recipe::{Probe, ReadBack, Recipe, fill};
 use super::server::Effective;
 
@@ -157,17 +158,6 @@ fn one_token(recipe: &Recipe, model_name: &str) -> (&'static str, Value) {
             ("/v1/chat/completions", body)
         }
     }
-}
-
-/// An error with its causes: reqwest's own message says little.
-pub(super) fn reason(error: &reqwest::Error) -> String {
-    let mut causes = vec![error.to_string()];
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
-    causes.join(": ")
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::error::reason;
 use super::log;
-use super::probe::{Answer, Control, reason};
+use super::probe::{Answer, Control};
 use super::process::{Exit, Launch, Process, this_program};
 use super::recipe::{Recipe, fill};
 use super::{EngineError, Program, Progress};

@@ -21,9 +21,9 @@ const NAME: &str = "stream";
 /// is lost.
 const ROWS_EMPTIED: Duration = Duration::from_secs(1);
 
-/// goose refused the attack or gave it up.
+/// goose refused the attack or gave it up. Its text holds its cause already, so the chain ends here.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[error("{0}")]
 pub struct AttackError(Box<GooseError>);
 
 impl From<GooseError> for AttackError {

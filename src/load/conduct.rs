@@ -44,7 +44,7 @@ pub struct StepLoad {
     pub extent: Extent,
     /// How long requests in flight are followed after the window.
     pub drain: Duration,
-    /// How long a user whose request failed waits.
+    /// How long a user whose request failed waits before the next.
     pub backoff: Duration,
     /// How long users wait for the server.
     pub timeouts: Timeouts,
@@ -72,7 +72,7 @@ pub struct StepLoad {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// goose refused the attack or gave it up.
-    #[error("goose cannot run {users} users: {source}")]
+    #[error("goose cannot run {users} users")]
     Goose {
         /// Users wanted.
         users: u32,
@@ -80,7 +80,7 @@ pub enum LoadError {
         source: attack::AttackError,
     },
     /// No thread or runtime could be had.
-    #[error("no thread for the load: {0}")]
+    #[error("no thread for the load")]
     Thread(#[from] std::io::Error),
     /// A thread of the load panicked.
     #[error("a thread of the load panicked")]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use crate::client::Cut;
 use crate::measure::{OpenWindow, Window};
@@ -14,12 +15,16 @@ const UNKNOWN: u64 = u64::MAX;
 /// seen it.
 const NOTICE_NS: u64 = 2_000_000;
 
+/// How often a user whose request broke off asks whether the server was looked after.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The user's wish to end a run early.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     soft: Arc<AtomicBool>,
     hard: Arc<AtomicBool>,
     server_gone: Arc<AtomicBool>,
+    looks: Arc<AtomicU64>,
 }
 
 impl Stop {
@@ -27,6 +32,7 @@ impl Stop {
     pub fn for_server(&self) -> Self {
         Self {
             server_gone: Arc::default(),
+            looks: Arc::default(),
             ..self.clone()
         }
     }
@@ -45,6 +51,20 @@ impl Stop {
     /// [`Outcome::ServerExit`](crate::measure::Outcome::ServerExit).
     pub fn server_gone(&self) {
         self.server_gone.store(true, SeqCst);
+    }
+
+    /// The server's process was looked after, and is there. Never called for a server that nobody looks after.
+    pub fn server_is_there(&self) {
+        self.looks.fetch_add(1, SeqCst);
+    }
+
+    /// Waits until the server's process was looked after again. Its sockets close a little before it ends, so that a
+    /// look that had begun may still find it: two are waited for.
+    pub(super) async fn server_looked_after(&self) {
+        let looks = self.looks.load(SeqCst);
+        while looks > 0 && self.looks.load(SeqCst) < looks + 2 && !self.is_server_gone() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     pub(super) fn is_server_gone(&self) -> bool {
@@ -156,8 +176,7 @@ impl Control {
         }
         let window = self.window();
         if window.start_ns == UNKNOWN && self.is_warm(now_ns) {
-            let length =
-                |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(UNKNOWN);
+            let length = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(UNKNOWN);
             self.window
                 .open(now_ns + NOTICE_NS, self.extent.duration.map(length));
         }
@@ -195,8 +214,6 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -248,6 +265,25 @@ mod tests {
         assert_eq!(admitted, [true, true, true, false, false]);
         assert!(control.advance(8 * SECOND, &stop));
         assert_eq!(control.window().end_ns, 5 * SECOND + 1);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_broke_off_is_looked_after_before_it_is_judged() {
+        use futures::FutureExt;
+
+        let stop = Stop::default();
+        let nobody_looks = stop.server_looked_after().now_or_never();
+        assert_eq!(nobody_looks, Some(()), "a server that runs already");
+        stop.server_is_there();
+        assert_eq!(stop.server_looked_after().now_or_never(), None);
+        // These end, each in its own way.
+        tokio::join!(stop.server_looked_after(), async {
+            stop.server_is_there();
+            stop.server_is_there();
+        });
+        assert!(!stop.is_server_gone());
+        tokio::join!(stop.server_looked_after(), async { stop.server_gone() });
+        assert!(stop.is_server_gone());
     }
 
     #[test]

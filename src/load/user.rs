@@ -78,18 +78,34 @@ impl User {
         let result = client
             .ask(id, &self.body, |sent_ns| shard.control.admit(sent_ns))
             .await?;
-        let failed = result.is_err();
-        let ended = self.note(id, result);
-        if failed && !self.shard.control.is_over() {
-            let pause = tokio::time::sleep(self.shard.backoff);
-            self.shard
-                .control
-                .cut
-                .unless_cut(self.number as usize, pause)
-                .await;
+        if let Err(failure) = &result {
+            self.back_off(failure).await;
         }
+        let ended = self.note(id, result);
         self.due_ns = self.shard.client.clock.now_ns();
         Some(ended)
+    }
+
+    /// Waits as the profile says, and until it is known whether a server that broke off is still there.
+    async fn back_off(&self, failure: &Failure) {
+        let Shard {
+            control,
+            stop,
+            backoff,
+            ..
+        } = &*self.shard;
+        let pause = async {
+            if !control.is_over() {
+                let pause = tokio::time::sleep(*backoff);
+                control.cut.unless_cut(self.number as usize, pause).await;
+            }
+        };
+        let known = async {
+            if matches!(failure.outcome, Outcome::Connect | Outcome::Truncated) {
+                stop.server_looked_after().await;
+            }
+        };
+        tokio::join!(pause, known);
     }
 
     fn note(&mut self, id: u64, result: Result<(), Failure>) -> Ended {

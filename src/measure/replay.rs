@@ -4,6 +4,7 @@
 //! its first and last output. Everything else follows the definitions of a finished step.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::Path;
 
 use super::latencies::Times;
@@ -30,8 +31,10 @@ pub fn open(dir: &Path) -> Result<RunResult, StoreError> {
         Err(error) if !path.is_file() => return Err(error),
         Err(error) => {
             let mut run = RunResult::new(chrono::DateTime::UNIX_EPOCH, serde_json::Map::new());
+            let cause = error.source().map(|cause| format!(": {cause}"));
             run.notes.push(format!(
-                "{error}; everything was computed again from requests.jsonl"
+                "{error}{}; everything was computed again from requests.jsonl",
+                cause.unwrap_or_default()
             ));
             run
         }

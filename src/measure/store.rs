@@ -17,7 +17,7 @@ use super::{Sink, StepRecord, hlog};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A file could not be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Write {
         /// The file or directory.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file or directory.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// `run.json` is not what it should be.
-    #[error("{path} is not a run.json of loadtest: {source}")]
+    #[error("{path} is not a run.json of loadtest")]
     Malformed {
         /// The file.
         path: PathBuf,

@@ -1,3 +1,4 @@
+use super::resolve::{choose, registered};
 use super::*;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -131,7 +132,7 @@ fn references_and_paths_are_checked() {
     assert!(matches!(resolve("no/such.gguf"), ModelError::NoSuchPath(_)));
     let cut = place.folder.path().join("cut.gguf");
     fs::write(&cut, b"GGUF\x03\0\0\0\x01").unwrap();
-    let error = resolve(cut.to_str().unwrap()).to_string();
+    let error = format!("{:#}", anyhow::Error::from(resolve(cut.to_str().unwrap())));
     assert!(error.contains("cut short: expected 16 bytes, found 9"), "{error}");
 }
 

@@ -16,7 +16,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A file that should be read is not readable.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -157,6 +157,9 @@ pub struct Profile {
     pub drain: Duration,
     /// Processors that the load's threads may run on; the default when absent.
     pub client_cpus: Option<Cpus>,
+    /// How long a user whose request failed waits before the next.
+    #[serde(rename = "backoff_s", serialize_with = "duration::seconds")]
+    pub backoff: Duration,
     /// What is sent.
     pub requests: Requests,
     /// What comes before the window of each step.

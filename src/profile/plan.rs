@@ -151,6 +151,10 @@ impl Profile {
         }
         parts.push(format!("measured {}", extent(&self.extent)));
         parts.push(format!("drain up to {}", duration::show(self.drain)));
+        parts.push(format!(
+            "a pause of {} after a failed request",
+            duration::show(self.backoff)
+        ));
         parts.join(", ")
     }
 

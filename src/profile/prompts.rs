@@ -5,24 +5,22 @@
 //! prompt keeps its exact length whichever nonce it gets. Lengths count the text of the user's message alone: without
 //! what a chat template puts around it, and without begin- or end-of-text tokens.
 
+mod nonce;
+mod render;
+mod synthetic;
+
 use std::io::Write;
 
+use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::words::Vocabulary;
-use super::{Endpoint, Error, Length, Requests, Source, Step, dataset};
-
-/// Prompts in the pool of one step, at most.
-const POOL: usize = 1024;
-/// Tokens in the pool of one step, at most (but at least [`POOL_MIN`] prompts): it bounds the time the tokenizer takes.
-const POOL_TOKENS: usize = 1 << 17;
-/// Prompts in the pool of one step, at least.
-const POOL_MIN: usize = 16;
-/// Words of a nonce, where a prompt is long enough.
-const NONCE_WORDS: u32 = 4;
+use super::{Error, Length, Requests, Source, Step, dataset};
+use nonce::Nonces;
+use render::{Rendered, render};
+use synthetic::Writer;
 
 /// How an engine wants to be asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,13 +62,6 @@ pub struct Prompts {
     counted: bool,
 }
 
-/// A request's body around its nonce and its seed.
-#[derive(Debug, Clone)]
-struct Rendered {
-    before_nonce: Vec<u8>,
-    after_nonce: Vec<u8>,
-}
-
 /// A text, where its nonce goes, and how many tokens are asked for.
 struct Item {
     messages: Vec<Value>,
@@ -100,7 +91,7 @@ impl Prompts {
             reason: "it counts no two words alike".into(),
         })?;
         let mut rng = ChaCha8Rng::seed_from_u64(requests.seed);
-        let mut nonces = Nonces::new(vocabulary, NONCE_WORDS, &mut rng);
+        let mut nonces = Nonces::new(vocabulary, &mut rng);
         let items = match requests.source {
             Source::Synthetic => {
                 let mut writer = Writer {
@@ -156,134 +147,6 @@ impl Prompts {
     }
 }
 
-/// Words that number the requests, so that no two prompts start alike.
-#[derive(Debug, Clone)]
-struct Nonces {
-    vocabulary: Vocabulary,
-    words: u32,
-    factor: u64,
-    offset: u64,
-}
-
-impl Nonces {
-    fn new(vocabulary: Vocabulary, words: u32, rng: &mut impl Rng) -> Self {
-        Self {
-            vocabulary,
-            words,
-            factor: rng.random::<u64>() | 1,
-            offset: rng.random(),
-        }
-    }
-
-    /// How many nonces there are.
-    fn space(&self) -> u64 {
-        1u64.checked_shl(self.words * self.vocabulary.bits())
-            .unwrap_or(u64::MAX)
-    }
-
-    /// Writes nonce number `seq`, each word with a space after it. An odd factor permutes the numbers modulo a power
-    /// of two, and its lowest bits choose the first word, so neighbours differ from their first word on.
-    fn write(&self, seq: u64, out: &mut Vec<u8>) {
-        let bits = self.vocabulary.bits();
-        let mut number = seq.wrapping_mul(self.factor).wrapping_add(self.offset);
-        for _ in 0..self.words {
-            let word = self.vocabulary.words[(number & ((1 << bits) - 1)) as usize];
-            out.extend_from_slice(word.as_bytes());
-            out.push(b' ');
-            number >>= bits;
-        }
-    }
-
-    fn text(&self, seq: u64) -> String {
-        let mut out = Vec::new();
-        self.write(seq, &mut out);
-        String::from_utf8_lossy(&out).into_owned()
-    }
-}
-
-/// Makes synthetic prompts.
-struct Writer<'a> {
-    vocabulary: Vocabulary,
-    count: &'a dyn Fn(&str) -> usize,
-    rng: ChaCha8Rng,
-}
-
-impl Writer<'_> {
-    /// Words of the nonces: as many as fit beside at least one token of text, but one at least.
-    fn nonce_words(&self, isl: Length, shared: u32) -> u32 {
-        let room = isl
-            .mean
-            .saturating_sub(shared)
-            .saturating_sub(self.vocabulary.first as u32);
-        (room / self.vocabulary.next.max(1) as u32).clamp(1, NONCE_WORDS)
-    }
-
-    fn items(&mut self, step: &Step, shared: u32, nonces: &Nonces) -> Result<Vec<Item>, Error> {
-        let prefix = self.shared_prefix(shared)?;
-        let size = (POOL_TOKENS / step.isl.mean.max(1) as usize).clamp(POOL_MIN, POOL);
-        let shortest =
-            shared + (self.vocabulary.first + self.vocabulary.next * (nonces.words as usize - 1)) as u32;
-        (0..size)
-            .map(|_| {
-                let wanted = match step.isl.stddev {
-                    0 => step.isl.mean,
-                    _ => step.isl.draw(&mut self.rng).max(shortest),
-                };
-                let head = format!("{prefix}{}", nonces.text(self.rng.random()));
-                let tail = self.fill(&head, wanted)?;
-                Ok(Item {
-                    messages: vec![json!({"role": "user", "content": format!("{prefix}{tail}")})],
-                    at: (0, prefix.len()),
-                    osl: step.osl.draw(&mut self.rng),
-                })
-            })
-            .collect()
-    }
-
-    /// The text that all prompts start with, ending in a space.
-    fn shared_prefix(&mut self, tokens: u32) -> Result<String, Error> {
-        match tokens {
-            0 => Ok(String::new()),
-            _ => self.fill("", tokens).map(|text| text + " "),
-        }
-    }
-
-    /// A text that makes `head` exactly `wanted` tokens long, as the tokenizer counts the two together without a
-    /// space at the end. `head` is empty or ends in a space.
-    fn fill(&mut self, head: &str, wanted: u32) -> Result<String, Error> {
-        let target = wanted as usize;
-        let mut words: Vec<&str> = Vec::new();
-        let mut ending = String::new();
-        // A guess from the cost of one word is right for most tokenizers at once; the rest is found by trying.
-        for _ in 0..64 {
-            let text = words.join(" ") + &ending;
-            let have = (self.count)(format!("{head}{text}").trim_end());
-            if have == target {
-                return Ok(text);
-            }
-            let step = have.abs_diff(target) / self.vocabulary.next.max(1);
-            if have > target {
-                ending.clear();
-                words.truncate(words.len().saturating_sub(step.max(1)));
-            } else if step > 0 {
-                ending.clear();
-                let more = (0..step)
-                    .map(|_| self.vocabulary.words[self.rng.random_range(0..self.vocabulary.words.len())]);
-                words.extend(more.collect::<Vec<_>>());
-            } else {
-                ending.push_str(["a", ".", "o", "!", "e"][self.rng.random_range(0..5)]);
-            }
-        }
-        let least = (self.count)(head.trim_end());
-        Err(Error::Length {
-            wanted,
-            reason: format!(
-                "what makes it unique takes {least} tokens, and words can't make up the rest exactly"
-            ),
-        })
-    }
-}
-
 /// The entries of a dataset in an order that the seed decides.
 fn dataset_items(source: &Source, osl: Length, rng: &mut ChaCha8Rng) -> Result<Vec<Item>, Error> {
     let mut entries = dataset::entries(source)?;
@@ -299,85 +162,15 @@ fn dataset_items(source: &Source, osl: Length, rng: &mut ChaCha8Rng) -> Result<V
     Ok(entries.into_iter().map(item).collect())
 }
 
-/// Renders a request in two halves: the nonce goes between them, and the seed after them.
-fn render(item: &Item, requests: &Requests, dialect: &Dialect) -> Result<Rendered, Error> {
-    let (message, at) = item.at;
-    let content = item.messages[message]["content"].as_str().unwrap_or_default();
-    let (before, after) = content.split_at(at);
-    let (input, prefix) = input_around(item, requests.endpoint, before)?;
-    let mut fields = Map::new();
-    fields.insert("model".into(), dialect.model.clone().into());
-    fields.insert(dialect.max_tokens.clone(), item.osl.into());
-    fields.insert("stream".into(), true.into());
-    if dialect.include_usage {
-        fields.insert("stream_options".into(), json!({"include_usage": true}));
-    }
-    if let Some(temperature) = requests.temperature {
-        fields.insert("temperature".into(), temperature.into());
-    }
-    if let Some(top_p) = requests.top_p {
-        fields.insert("top_p".into(), top_p.into());
-    }
-    if requests.ignore_eos {
-        let field = dialect.ignore_eos.as_ref().ok_or_else(|| {
-            Error::Refused("this engine cannot ignore the end token: run it with `--ignore-eos=false`".into())
-        })?;
-        fields.insert(field.clone(), true.into());
-    }
-    fields.extend(dialect.extra.clone());
-    let options = Value::Object(fields).to_string();
-    let mut after_nonce = escaped(after).into_bytes();
-    after_nonce.extend_from_slice(input.as_bytes());
-    after_nonce.push(b',');
-    after_nonce.extend_from_slice(&options.as_bytes()[1..options.len() - 1]);
-    after_nonce.extend_from_slice(br#","seed":"#);
-    Ok(Rendered {
-        before_nonce: prefix.into_bytes(),
-        after_nonce,
-    })
-}
-
-/// What stands after the text that takes the nonce, and what stands before it (with `before`, the part of that text
-/// which goes ahead of the nonce).
-fn input_around(item: &Item, endpoint: Endpoint, before: &str) -> Result<(String, String), Error> {
-    let (message, _) = item.at;
-    if endpoint == Endpoint::Completions {
-        if item.messages.len() > 1 {
-            let hint = "the completions endpoint takes one prompt, and this dataset has conversations";
-            return Err(Error::Refused(format!("{hint}: use `--endpoint chat`")));
-        }
-        return Ok(("\"".into(), format!("{{\"prompt\":\"{}", escaped(before))));
-    }
-    let join = |messages: &[Value]| messages.iter().map(Value::to_string).collect::<Vec<_>>();
-    let mut earlier = join(&item.messages[..message]).join(",");
-    if !earlier.is_empty() {
-        earlier.push(',');
-    }
-    let later: String = join(&item.messages[message + 1..])
-        .iter()
-        .map(|message| format!(",{message}"))
-        .collect();
-    let prefix = format!(
-        "{{\"messages\":[{earlier}{{\"role\":\"user\",\"content\":\"{}",
-        escaped(before)
-    );
-    Ok((format!("\"}}{later}]"), prefix))
-}
-
-/// A text as it stands between the quotes of a JSON string.
-fn escaped(text: &str) -> String {
-    let quoted = Value::from(text).to_string();
-    quoted[1..quoted.len() - 1].to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
-    use crate::profile::{Profile, Settings};
+    use crate::profile::{Endpoint, Profile, Settings};
 
     /// A tokenizer as vocabularies have them: pieces of at most six letters, a space joined to the word behind it.
     fn pieces(text: &str) -> usize {
@@ -390,12 +183,18 @@ mod tests {
         Profile::load(Some("quick"), &flags).unwrap().requests
     }
 
-    fn step(isl: Length) -> Step {
+    fn step(isl: u32) -> Step {
         Step {
             users: 1,
-            isl,
+            isl: Length::fixed(isl),
             osl: Length::fixed(32),
         }
+    }
+
+    /// Prompts of `isl` tokens, counted.
+    fn counted(isl: u32, change: impl FnOnce(&mut Settings)) -> Prompts {
+        let dialect = Dialect::openai("m");
+        Prompts::prepare(&requests(change), &step(isl), &dialect, Some(&pieces)).unwrap()
     }
 
     fn body(prompts: &Prompts, seq: u64) -> Value {
@@ -413,13 +212,7 @@ mod tests {
 
     #[test]
     fn prompts_past_the_pool_are_unique_and_exact() {
-        let prompts = Prompts::prepare(
-            &requests(|_| ()),
-            &step(Length::fixed(40)),
-            &Dialect::openai("m"),
-            Some(&pieces),
-        )
-        .unwrap();
+        let prompts = counted(40, |_| ());
         let mut texts = HashSet::new();
         for seq in 0..3000 {
             let text = text(&prompts, seq);
@@ -432,13 +225,7 @@ mod tests {
 
     #[test]
     fn neighbours_differ_from_their_first_word_on() {
-        let prompts = Prompts::prepare(
-            &requests(|_| ()),
-            &step(Length::fixed(40)),
-            &Dialect::openai("m"),
-            Some(&pieces),
-        )
-        .unwrap();
+        let prompts = counted(40, |_| ());
         let first: HashSet<String> = (0..200)
             .map(|seq| text(&prompts, seq).split(' ').next().unwrap().to_string())
             .collect();
@@ -450,10 +237,7 @@ mod tests {
 
         #[test]
         fn any_length_is_exact_and_the_seed_decides(isl in 1u32..300, seed: u64, seq in 0u64..1_000_000) {
-            let make = |seed| {
-                let requests = requests(|flags| flags.requests.seed = Some(seed));
-                Prompts::prepare(&requests, &step(Length::fixed(isl)), &Dialect::openai("m"), Some(&pieces)).unwrap()
-            };
+            let make = |seed| counted(isl, |flags| flags.requests.seed = Some(seed));
             let (one, same) = (make(seed), make(seed));
             prop_assert_eq!(pieces(&text(&one, seq)), isl as usize);
             prop_assert_eq!(body(&one, seq), body(&same, seq));
@@ -461,12 +245,10 @@ mod tests {
 
         #[test]
         fn a_shared_prefix_is_shared_and_no_more(shared in 1u32..100, more in 2u32..100) {
-            let requests = requests(|flags| {
+            let prompts = counted(shared + more, |flags| {
                 flags.requests.isl = Some(vec![Length::fixed(shared + more)]);
                 flags.requests.shared_prefix = Some(shared);
             });
-            let step = step(Length::fixed(shared + more));
-            let prompts = Prompts::prepare(&requests, &step, &Dialect::openai("m"), Some(&pieces)).unwrap();
             let words = |seq| text(&prompts, seq).split(' ').map(String::from).collect::<Vec<_>>();
             let (a, b) = (words(0), words(1));
             let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
@@ -485,7 +267,7 @@ mod tests {
         other.max_tokens = "max_completion_tokens".into();
         other.include_usage = false;
         other.extra.insert("cache_prompt".into(), false.into());
-        let step = step(Length::fixed(20));
+        let step = step(20);
         let a = Prompts::prepare(&requests, &step, &Dialect::openai("m"), None).unwrap();
         let b = Prompts::prepare(&requests, &step, &other, None).unwrap();
         assert_eq!(text(&a, 7), text(&b, 7));
@@ -512,8 +294,7 @@ mod tests {
             ignore_eos: None,
             ..Dialect::openai("m")
         };
-        let error =
-            Prompts::prepare(&requests(|_| ()), &step(Length::fixed(20)), &dialect, None).unwrap_err();
+        let error = Prompts::prepare(&requests(|_| ()), &step(20), &dialect, None).unwrap_err();
         insta::assert_snapshot!(error);
     }
 
@@ -523,8 +304,7 @@ mod tests {
             flags.requests.dataset = Some("questions".into());
             flags.requests.endpoint = Some(Endpoint::Completions);
         });
-        let prompts =
-            Prompts::prepare(&requests, &step(Length::fixed(0)), &Dialect::openai("m"), None).unwrap();
+        let prompts = Prompts::prepare(&requests, &step(0), &Dialect::openai("m"), None).unwrap();
         let n = prompts.pool.len() as u64;
         let prompt = |seq| body(&prompts, seq)["prompt"].as_str().unwrap().to_string();
         let known: HashSet<String> = dataset::entries(&Source::Questions)

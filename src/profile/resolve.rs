@@ -94,6 +94,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         ramp: load.ramp.unwrap_or_default(),
         drain: load.drain.unwrap_or(Duration::from_secs(30)),
         client_cpus: load.client_cpus,
+        backoff: load.backoff.unwrap_or(Duration::from_millis(500)),
         requests,
         warmup: Warmup {
             duration: measure.warmup.unwrap_or(Duration::ZERO),

@@ -131,11 +131,15 @@ pub struct LoadSettings {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     #[serde(deserialize_with = "duration::read")]
     pub drain: Option<Duration>,
+    /// A user whose request failed waits this long before the next (500ms)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[serde(deserialize_with = "duration::read")]
+    pub backoff: Option<Duration>,
     /// Processors for the threads that make the load, e.g. 0,2-3 (Linux)
     #[arg(long, value_name = "CPUS")]
     pub client_cpus: Option<Cpus>,
 }
-overrides!(LoadSettings: users, step, duration, num_prompts, ramp, drain, client_cpus);
+overrides!(LoadSettings: users, step, duration, num_prompts, ramp, drain, backoff, client_cpus);
 
 /// `[requests]`: what is sent.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]

@@ -83,7 +83,7 @@ fn share(profile: &Profile, threads: usize, allowed: Option<&[usize]>) -> Result
 
 fn check(flag: &str, cpus: &Cpus, allowed: Option<&[usize]>) -> Result<(), Usage> {
     let Some(allowed) = allowed else {
-        return Err(Usage(format!(
+        return Err(Usage(anyhow::anyhow!(
             "{flag} {cpus}: only Linux confines processes to processors; leave it out here"
         )));
     };
@@ -91,7 +91,7 @@ fn check(flag: &str, cpus: &Cpus, allowed: Option<&[usize]>) -> Result<(), Usage
         None => Ok(()),
         Some(cpu) => {
             let there = Cpus::new(allowed.to_vec()).map_or_else(String::new, |all| all.to_string());
-            Err(Usage(format!(
+            Err(Usage(anyhow::anyhow!(
                 "{flag} {cpus}: there is no processor {cpu} that loadtest may use here; there are {there}"
             )))
         }

@@ -20,7 +20,7 @@ pub fn recipes(profile: &Profile) -> anyhow::Result<Vec<Recipe>> {
         Some(_) => vec!["attach".to_owned()],
         None => profile.engines.clone(),
     };
-    let recipe = |name: &String| engine::recipe(name).map_err(|error| Usage(error.to_string()).into());
+    let recipe = |name: &String| engine::recipe(name).map_err(|error| Usage(error.into()).into());
     names.iter().map(recipe).collect()
 }
 

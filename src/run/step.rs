@@ -20,9 +20,6 @@ use crate::telemetry::{Gauges, Queue, Usage, Watch};
 /// How often the display and the server's process are looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How long a user waits after a failed request.
-const BACKOFF: Duration = Duration::from_millis(500);
-
 /// Numbers of prompts set aside for a step, so that every engine gets the same ones and no step those of another.
 const PROMPTS_PER_STEP: u64 = 100_000;
 
@@ -219,7 +216,7 @@ fn step_load(
         warmup: profile.warmup,
         extent: profile.extent,
         drain: profile.drain,
-        backoff: BACKOFF,
+        backoff: profile.backoff,
         timeouts: profile.requests.timeouts,
         objectives: profile.slo.as_ref().map(objectives),
         requests: Arc::new(prompts),
@@ -277,8 +274,10 @@ fn watched(
                     .step(number, steps * bench.profile.engines.len().max(1), &facts.engine);
             let mut display = Display::new(bench, &live, &opened_ns);
             while !over.load(Ordering::Relaxed) {
-                if running.exit().is_some() {
-                    stop.server_gone();
+                match (running.pid(), running.exit()) {
+                    (_, Some(_)) => stop.server_gone(),
+                    (Some(_), None) => stop.server_is_there(),
+                    (None, None) => {}
                 }
                 shown.update(&display.look());
                 thread::park_timeout(LOOK_EVERY);

@@ -11,6 +11,18 @@ use crate::report::Progress;
 
 use super::{Shown, Usage};
 
+/// The model that `spec` names, else the default one, downloaded if need be.
+///
+/// # Errors
+/// [`Usage`] when `spec` names nothing; else if its file is broken or no source has it.
+pub fn model(spec: Option<&str>, progress: &Progress) -> anyhow::Result<Model> {
+    let spec = spec.unwrap_or(&model::default_model().name);
+    model::resolve(spec, &Shown::on(progress)).map_err(|error| match error.is_usage() {
+        true => Usage(error.into()).into(),
+        false => error.into(),
+    })
+}
+
 /// The model under test.
 pub struct Subject {
     /// Its file or folder; absent when the servers run already.
@@ -24,7 +36,7 @@ impl Subject {
     /// Finds the model, downloads it if need be, and reads its tokenizer.
     ///
     /// # Errors
-    /// If there is no such model, or its file is broken.
+    /// As [`model`], and if the tokenizer cannot be read.
     pub fn resolve(profile: &Profile, recipes: &[Recipe], progress: &Progress) -> anyhow::Result<Subject> {
         let tokenizer = |path: &std::path::Path| {
             ModelText::open(path).with_context(|| format!("the tokenizer of {}", path.display()))
@@ -37,11 +49,7 @@ impl Subject {
                 text: named,
             });
         }
-        let spec = profile.model.as_deref().unwrap_or(&model::default_model().name);
-        let model = model::resolve(spec, &Shown::on(progress)).map_err(|error| match error {
-            model::ModelError::Unknown { .. } => anyhow::Error::from(Usage(error.to_string())),
-            error => error.into(),
-        })?;
+        let model = model(profile.model.as_deref(), progress)?;
         let text = match named {
             Some(text) => text,
             None => tokenizer(&model.path)?,

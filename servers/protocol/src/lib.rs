@@ -2,10 +2,12 @@
 //! says, and a borrowed reading of one streamed chunk for the client's hot path.
 
 mod chunk;
+mod reader;
 mod request;
 mod response;
 
 pub use chunk::{ChoiceRef, ChunkRef, DeltaRef, ErrorRef, FunctionRef, Text, ToolCallRef, UsageRef};
+pub use reader::{Chunk, ChunkReader};
 pub use request::{ChatRequest, CompletionRequest, Params, Prompt, RequestError, Stop, StreamOptions};
 pub use response::{
     ChatChoice, ChatCompletion, ChatMessage, Completion, CompletionChoice, ErrorBody, ErrorDetail, Model,

@@ -1,0 +1,202 @@
+//! From the text of an `engine.toml` to a [`Recipe`], or to a line and what is wrong there.
+
+use std::path::{Path, PathBuf};
+
+use super::placeholder::{INSTALL_PLACEHOLDERS, PLACEHOLDERS, placeholders};
+use super::{Kind, Recipe};
+
+/// Why a recipe can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// The file is no recipe.
+    #[error("{file}:{line}: {message}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+    /// The file can't be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No engine has this name.
+    #[error("no engine is called `{name}`{}; known: {known}", .nearest.as_ref().map(|n| format!(", did you mean `{n}`?")).unwrap_or_default())]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The nearest name there is.
+        nearest: Option<String>,
+        /// All names.
+        known: String,
+    },
+}
+
+impl Recipe {
+    /// Reads a recipe. `file` is what errors call it, `dir` where its relative paths start.
+    pub fn parse(text: &str, file: &str, dir: Option<&Path>) -> Result<Recipe, RecipeError> {
+        let invalid = |at: usize, message: String| RecipeError::Invalid {
+            file: file.into(),
+            line: 1 + text[..at.min(text.len())].matches('\n').count(),
+            message,
+        };
+        let mut recipe: Recipe = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            invalid(at, with_nearest(error.message()))
+        })?;
+        if let Some((at, message)) = recipe.mistake(text) {
+            return Err(invalid(at, message));
+        }
+        recipe.dir = dir.map(Path::to_owned);
+        Ok(recipe)
+    }
+
+    /// What the types alone can't rule out: byte offset and message.
+    fn mistake(&self, text: &str) -> Option<(usize, String)> {
+        let at = |needle: &str| text.find(needle).unwrap_or(0);
+        let serve = self
+            .serve
+            .args
+            .iter()
+            .chain(&self.serve.weights_args)
+            .chain(self.serve.env.values());
+        let install = self.install.iter().flat_map(|install| &install.program);
+        let unknown = serve
+            .map(|word| (word, &PLACEHOLDERS[..]))
+            .chain(install.map(|word| (word, &INSTALL_PLACEHOLDERS[..])))
+            .find_map(|(word, known)| {
+                placeholders(word)
+                    .find(|name| !known.contains(name))
+                    .map(|name| (name, known))
+            });
+        if let Some((name, known)) = unknown {
+            let hint = nearest(name, known.iter().copied()).map(|n| format!(", did you mean `{{{n}}}`?"));
+            let message = format!("unknown placeholder `{{{name}}}`{}", hint.unwrap_or_default());
+            return Some((at(&format!("{{{name}}}")), message));
+        }
+        if !matches!(
+            self.dialect.max_tokens.as_str(),
+            "max_tokens" | "max_completion_tokens"
+        ) {
+            let message = "dialect.max_tokens is `max_tokens` or `max_completion_tokens`".to_owned();
+            return Some((at("max_tokens"), message));
+        }
+        let had = self.find.is_some() || self.build.is_some() || self.install.is_some();
+        match self.kind {
+            Kind::Attach if had => Some((
+                0,
+                "an engine of kind `attach` is not started: no find, build or install".into(),
+            )),
+            Kind::Attach => None,
+            _ if !had => Some((
+                0,
+                format!(
+                    "an engine of kind `{}` needs [find], [build] or [install]",
+                    self.kind
+                ),
+            )),
+            _ if !self
+                .serve
+                .args
+                .iter()
+                .any(|word| placeholders(word).any(|name| name == "port")) =>
+            {
+                Some((
+                    at("[serve]"),
+                    "serve.args must tell the server its `{port}`".into(),
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The candidate that `name` was most likely meant to be.
+pub(in crate::engine) fn nearest<'a>(
+    name: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// serde says "unknown field `x`, expected one of `a`, `b`": names the nearest of them first.
+fn with_nearest(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = message.starts_with("unknown ").then(|| quoted.next()).flatten();
+    match unknown.and_then(|name| nearest(name, quoted)) {
+        Some(hit) => format!("{message} (did you mean `{hit}`?)"),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::Dialect;
+
+    const MINIMAL: &str = r#"name = "x"
+title = "X"
+kind = "spawned"
+description = "a server"
+[find]
+programs = ["x"]
+[serve]
+args = ["--port", "{port}"]
+"#;
+
+    fn error(text: &str) -> String {
+        Recipe::parse(text, "x/engine.toml", None)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference_api() {
+        let recipe = Recipe::parse(MINIMAL, "x/engine.toml", None).unwrap();
+        assert_eq!(recipe.dialect, Dialect::default());
+        assert_eq!(recipe.ready.timeout(), Duration::from_secs(600));
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line_and_the_nearest() {
+        let message = error(&MINIMAL.replace("programs", "program"));
+        assert!(
+            message.starts_with("x/engine.toml:6: unknown field `program`"),
+            "{message}"
+        );
+        assert!(message.ends_with("(did you mean `programs`?)"), "{message}");
+        let message = error(&MINIMAL.replace("\"spawned\"", "\"spawnd\""));
+        assert!(
+            message.contains(":3:") && message.contains("did you mean `spawned`?"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_placeholder_is_named_with_its_line_and_the_nearest() {
+        let message = error(&MINIMAL.replace("{port}", "{prot}"));
+        assert_eq!(
+            message,
+            "x/engine.toml:8: unknown placeholder `{prot}`, did you mean `{port}`?"
+        );
+    }
+
+    #[test]
+    fn a_server_must_be_told_its_port_and_be_had_somehow() {
+        assert!(error(&MINIMAL.replace("{port}", "8000")).contains("`{port}`"));
+        assert!(error(&MINIMAL.replace("[find]\nprograms = [\"x\"]\n", "")).contains("needs [find]"));
+        assert!(error(&MINIMAL.replace("spawned", "attach")).contains("is not started"));
+    }
+}
