@@ -104,20 +104,16 @@ impl Connection {
         }
     }
 
-    /// Writes all of `bytes`. The first write happens at the first poll, before anything is waited for; `began` is called
-    /// when it has returned.
-    pub async fn write_all(&mut self, mut bytes: &[u8], began: impl FnOnce()) -> io::Result<()> {
-        let mut began = Some(began);
+    /// Writes all of `bytes`. The first write happens at the first poll, before anything is waited for; `begins` is called
+    /// right before it.
+    pub async fn write_all(&mut self, mut bytes: &[u8], begins: impl FnOnce()) -> io::Result<()> {
+        begins();
         while !bytes.is_empty() {
             let written = poll_fn(|cx| match self {
                 Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
                 Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             });
-            let written = written.await?;
-            if let Some(began) = began.take() {
-                began();
-            }
-            match written {
+            match written.await? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 count => bytes = &bytes[count..],
             }

@@ -193,8 +193,8 @@ impl Client {
         let request = std::mem::take(&mut self.request);
         let limit = Duration::from_nanos(self.deadline_ns(sent, None).0 - sent);
         let (trace, clock) = (&mut self.trace, self.shared.clock);
-        let written = || trace.written_ns = Some(clock.now_ns());
-        let writing = tokio::time::timeout(limit, connection.write_all(&request, written));
+        let begins = || trace.writing_ns = Some(clock.now_ns());
+        let writing = tokio::time::timeout(limit, connection.write_all(&request, begins));
         let written = self.shared.cut.unless_cut(self.user, writing).await;
         self.request = request;
         match written {

@@ -257,8 +257,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "sending",
         "sending",
         "ms",
-        "From the instant that stands as sent, read right before the request is written, to the return of the first write: \
-         by then its first byte was in the kernel. TTFT and E2EL may be too long by as much.",
+        "From the instant that stands as sent, read before the request is written, to its first write. TTFT and E2EL are \
+         too long by as much.",
         "",
     ),
     define(

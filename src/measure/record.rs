@@ -90,8 +90,7 @@ pub struct StepRecord {
     /// Send lag in nanoseconds: from the instant a request was due to the instant it was sent, less the set-up of a
     /// connection in between; over the requests sent inside the window, but those sent a second time.
     pub send_lag: Histogram<u64>,
-    /// Nanoseconds from the instant that stands as `sent` to the return of the first write, of the requests sent inside
-    /// the window.
+    /// Nanoseconds from the instant that stands as `sent` to the first write, of the requests sent inside the window.
     pub sending: Histogram<u64>,
     /// Whether arrivals are the kernel's stamps (`true`) or the instant read() returned.
     pub kernel_stamps: bool,

@@ -89,8 +89,8 @@ impl Recorder {
             if !trace.resent {
                 record.send_lag.saturating_record(sample.send_lag_ns(sent));
             }
-            if let Some(written) = trace.written_ns {
-                record.sending.saturating_record(written.saturating_sub(sent));
+            if let Some(writing) = trace.writing_ns {
+                record.sending.saturating_record(writing.saturating_sub(sent));
             }
         }
         if sample.outcome != Outcome::Ok {

@@ -28,8 +28,8 @@ pub struct Trace {
     pub connect_ns: Option<u64>,
     /// See [`Sample::sent_ns`].
     pub sent_ns: Option<u64>,
-    /// When the first write of the request had returned: its first byte was in the kernel by then.
-    pub written_ns: Option<u64>,
+    /// Right before the first write of the request.
+    pub writing_ns: Option<u64>,
     /// See [`Sample::headers_ns`].
     pub headers_ns: Option<u64>,
     /// See [`Sample::first_visible_ns`].

@@ -12,7 +12,7 @@ pub struct ClientResult {
     pub read_lag_ms: Lag,
     /// From the instant a request was due to the instant it was sent, less the set-up of a connection in between.
     pub send_lag_ms: Lag,
-    /// From the instant that stands as `sent` to the return of the request's first write.
+    /// From the instant that stands as `sent` to the request's first write.
     #[serde(default)]
     pub sending_ms: Lag,
     /// How far the client's own lateness may have moved what it reports, at p99: the sum of `error_parts_ms`. Absent when
@@ -53,7 +53,7 @@ pub struct ErrorParts {
     pub clock: Option<f64>,
     /// Events that were read so late that the kernel had merged their stamps with those of later ones.
     pub shared_stamps: Option<f64>,
-    /// Handing the request's first byte to the kernel after the clock was read.
+    /// Writing requests after the clock was read.
     pub sending: Option<f64>,
     /// Sending requests after they were due.
     pub send_lag: Option<f64>,
