@@ -167,8 +167,13 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     settings.port = Some(serve.port);
     settings.parallel = serve.server.parallel.unwrap_or(16);
     settings.context = serve.server.context.unwrap_or(CONTEXT);
-    let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-    settings.threads = serve.server.threads.unwrap_or(cpus);
+    settings.cpus = run::server_cpus(serve.server.server_cpus.as_ref())?;
+    let cpus = match &settings.cpus {
+        Some(own) => own.len(),
+        None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    };
+    let threads = || u32::try_from(cpus).unwrap_or(u32::MAX);
+    settings.threads = serve.server.threads.unwrap_or_else(threads);
     settings.weights = serve.server.weights.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();
@@ -210,6 +215,7 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
         stall: flags
             .stall
             .map(|(blocked, every)| calibrate::Stall { blocked, every }),
+        cpus: None,
     };
     let progress = Progress::new(Show::Auto);
     let reference = calibrate::Reference::start(&engine::this_program())?;

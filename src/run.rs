@@ -1,6 +1,7 @@
 //! The page on which everything meets: calibrate → engine up → load → window → save → calibrate → report.
 
 mod calibration;
+mod cores;
 mod display;
 mod engines;
 mod interrupt;
@@ -20,6 +21,9 @@ use crate::report::{self, Progress, Show};
 use crate::telemetry::Machine;
 
 use calibration::When;
+use cores::Cores;
+
+pub use cores::server_cpus;
 pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
@@ -63,6 +67,7 @@ pub struct Usage(pub anyhow::Error);
 /// that fails is no error: its failure is part of the report.
 pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let profile = load_profile(flags)?;
+    let cores = Cores::of(&profile, step::threads(&profile))?;
     if flags.dry_run {
         report::print(&profile.plan_text())?;
         return Ok(Ending::Done);
@@ -76,6 +81,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let bench = step::Bench {
         profile: &profile,
         subject: &subject,
+        cores: &cores,
         progress: &progress,
         interrupt,
         clock,

@@ -187,3 +187,36 @@ fn a_cause_is_said_and_said_once() {
     write("config/loadtest/servers/mine/engine.toml", b"\xff");
     said(&["engines"], 1, "did not contain valid UTF-8");
 }
+
+#[test]
+fn processors_that_make_no_set() {
+    for set in ["a-b", "3-1", ""] {
+        refused(
+            &House::new(),
+            &["--client-cpus", set],
+            2,
+            &["--client-cpus", "0,2-3"],
+        );
+    }
+}
+
+#[test]
+fn a_processor_that_is_not_there() {
+    // The highest number that the system's sets have room for; no machine of tests has it.
+    refused(
+        &House::new(),
+        &["--server-cpus", "1023", "--dry-run"],
+        2,
+        &["--server-cpus", "1023"],
+    );
+}
+
+#[test]
+fn processors_for_a_server_that_runs_already() {
+    refused(
+        &House::new(),
+        &["--url", "http://127.0.0.1:1", "--server-cpus", "0"],
+        2,
+        &["--server-cpus", "runs already"],
+    );
+}

@@ -65,3 +65,80 @@ fn counts_agree_with_the_server_and_with_goose() {
         assert!(house.run_dir().join(file).exists(), "{file}");
     }
 }
+
+/// More events than the client keeps of one request: they are folded as they come, and none is lost.
+#[test]
+fn a_stream_of_200_000_events_is_counted_to_the_last_one() {
+    let server = Reference::start(&["--ttft-ms", "1", "--itl-ms", "0"]);
+    let house = House::new();
+    let args = [
+        "--model",
+        "reference",
+        "--users",
+        "1",
+        "--warmup-requests",
+        "0",
+        "--num-prompts",
+        "1",
+        "--osl",
+        "200000",
+        "--isl",
+        "8",
+        "--drain",
+        "10m",
+    ];
+    let (code, summary) = house.load(&server.url, &args);
+    assert_eq!(code, Some(0), "{summary:#}");
+    let step = &summary["steps"][0];
+    assert_eq!(
+        (
+            &step["requests"]["ok"],
+            &step["events"],
+            &step["tokens"]["output"]
+        ),
+        (&1.into(), &200_000.into(), &200_000.into()),
+        "{step:#}"
+    );
+    assert_eq!(
+        (&step["icl_ms"]["n"], &step["itl_ms"]["n"]),
+        (&199_999.into(), &199_999.into())
+    );
+    let timeline = std::fs::read_to_string(house.run_dir().join("timeline.csv")).expect("timeline.csv");
+    let mut rows = timeline.lines().map(|row| row.split(',').collect::<Vec<_>>());
+    let head = rows.next().expect("a head");
+    let column = head.iter().position(|name| *name == "events").expect("a column");
+    let events: u64 = rows.map(|row| row[column].parse::<u64>().expect("a count")).sum();
+    assert_eq!(events, 200_000);
+}
+
+#[test]
+fn one_slot_and_the_users_who_wait_for_it_are_told() {
+    let server = Reference::start(&["--ttft-ms", "5", "--itl-ms", "2", "--slots", "1"]);
+    let args = [
+        "--model",
+        "reference",
+        "--users",
+        "8",
+        "--duration",
+        "3s",
+        "--osl",
+        "10",
+        "--isl",
+        "8",
+    ];
+    let (code, summary) = House::new().load(&server.url, &args);
+    assert_eq!(code, Some(0));
+    let (step, seen) = (&summary["steps"][0], &summary["steps"][0]["concurrency"]);
+    assert_eq!(
+        (&seen["claimed"], &seen["streaming_peak"]),
+        (&8.into(), &1.into())
+    );
+    let number = |key: &str| seen[key].as_f64().expect("a number");
+    assert!(number("streaming") <= 1.0, "{seen:#}");
+    assert!(
+        number("server_running") <= 1.0 && number("server_waiting") > 5.0,
+        "{seen:#}"
+    );
+    let verdicts = step["verdicts"].as_array().expect("a list");
+    assert!(verdicts.iter().any(|verdict| verdict == "queued"), "{verdicts:?}");
+}

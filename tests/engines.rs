@@ -228,3 +228,41 @@ fn an_interrupted_run_reports_what_it_measured() {
     );
     nothing_left("--seed 4711003");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn each_side_runs_on_the_processors_it_was_given() {
+    use loadtest::telemetry::affinity;
+
+    let house = House::new();
+    house.engine("mine", &recipe("mine", &[]));
+    let model = tiny_model(&house);
+    let all = affinity::of(0).expect("Linux tells");
+    let (first, last) = (all[0].to_string(), all[all.len() - 1].to_string());
+    let output = house.run(&[
+        "--engine",
+        "mine",
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--users",
+        "2",
+        "--num-prompts",
+        "2",
+        "--osl",
+        "4",
+        "--format",
+        "json",
+        "--client-cpus",
+        &first,
+        "--server-cpus",
+        &last,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let effective = &summary["engines"][0]["effective"];
+    assert_eq!(
+        (&effective["client_cpus"], &effective["server_cpus"]),
+        (&first.into(), &last.into()),
+        "{effective:#}"
+    );
+}

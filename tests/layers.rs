@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("engine", &["telemetry"]),
     ("measure", &["profile"]),
     ("client", &["measure", "profile"]),
-    ("load", &["client", "measure", "profile"]),
+    ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
     ("report", &["measure"]),
     ("cli", &["profile"]),

@@ -173,7 +173,7 @@ impl Seen {
                 .usage
                 .and_then(|usage| count(usage.completion_tokens))
                 .unwrap_or(0);
-            let lag_ns = u32::try_from(arrival.read_ns - arrival.at_ns).unwrap_or(u32::MAX);
+            let lag_ns = arrival.lag_ns();
             match trace.push(OutputEvent {
                 at_ns: arrival.at_ns,
                 lag_ns,

@@ -6,7 +6,7 @@ use super::connection::{Connection, Cut};
 use super::exchange::Exchange;
 use super::reader::Reader;
 use super::{Failure, Target};
-use crate::measure::{Clock, Live, Outcome, Trace};
+use crate::measure::{Clock, Live, OpenWindow, Outcome, Trace};
 use crate::profile::Timeouts;
 
 /// What all users of a shard share.
@@ -20,6 +20,8 @@ pub struct Shared {
     pub clock: Clock,
     /// What ends their waiting.
     pub cut: Arc<Cut>,
+    /// The step's window.
+    pub window: Arc<OpenWindow>,
     /// Where they count.
     pub live: Arc<Live>,
 }
@@ -129,7 +131,7 @@ impl Client {
 
     /// Sends the request on the open connection, which is kept if it can be used again.
     async fn try_once(&mut self, sent: u64) -> Result<(), Failure> {
-        self.exchange.begin(sent);
+        self.exchange.begin(sent, self.reader.shared().clock);
         self.exchange.trace.connect_ns = self.opened_ns.take();
         let exchange = std::mem::take(&mut self.exchange);
         let followed = self.reader.follow(exchange).await;

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use super::Failure;
 use super::connection::{Buffers, Connection, Piece};
 use super::response::Response;
-use crate::measure::{Live, Outcome, Trace};
+use super::{Failure, Shared};
+use crate::measure::{Clock, Outcome, Trace};
 use crate::profile::Timeouts;
 
 /// Reads before another stream gets its turn.
@@ -47,14 +47,15 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Sends the request, as much of it as its connection takes at once. `sent_ns` is now.
-    pub fn begin(&mut self, sent_ns: u64) {
+    pub fn begin(&mut self, sent_ns: u64, clock: Clock) {
+        self.response.clear();
         self.trace.sent_ns = Some(sent_ns);
         self.sent_ns = sent_ns;
         self.read_ns = sent_ns;
         self.written = 0;
         self.closing = false;
+        self.trace.writing_ns = Some(clock.now_ns());
         self.write();
-        self.response.clear();
     }
 
     /// A server may answer and close before it has taken all of the request. Then what it answered counts, so failing
@@ -82,7 +83,7 @@ impl Exchange {
     }
 
     /// Goes on with the exchange, since its socket is ready. `closing` if the end of the connection was announced.
-    pub fn advance(&mut self, closing: bool, buffers: &mut Buffers, live: &Live) -> Turn {
+    pub fn advance(&mut self, closing: bool, buffers: &mut Buffers, shared: &Shared) -> Turn {
         self.closing |= closing;
         if !self.is_written() {
             self.write();
@@ -103,7 +104,11 @@ impl Exchange {
             let arrival = connection.last_arrival();
             self.read_ns = arrival.read_ns;
             let bytes = buffers.bytes(got.bytes);
-            match self.response.read(bytes, arrival, &mut self.trace, live) {
+            let read = self.response.read(bytes, arrival, &mut self.trace, &shared.live);
+            if self.trace.is_full() {
+                self.trace.fold(shared.window.known());
+            }
+            match read {
                 Ok(true) => return Turn::Over(Ok(self.response.keep_alive())),
                 Ok(false) if got.drained && !self.closing => return Turn::Wait,
                 Ok(false) => {}

@@ -16,6 +16,13 @@ pub struct Arrival {
     pub read_ns: u64,
 }
 
+impl Arrival {
+    /// Nanoseconds from the kernel's stamp to the read, at most 4 s; 0 where there is no stamp.
+    pub fn lag_ns(self) -> u32 {
+        u32::try_from(self.read_ns - self.at_ns).unwrap_or(u32::MAX)
+    }
+}
+
 /// How much of a backlog one read may take, so that bytes of different arrivals do not share one stamp.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bite {

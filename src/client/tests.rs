@@ -118,10 +118,14 @@ impl Bench {
             timeouts,
             clock,
             cut: cut.clone(),
+            window: Arc::default(),
             live: live.clone(),
         };
         Self {
-            client: Client::new(Arc::new(Reader::start("read", shared).expect("a thread")), 0),
+            client: Client::new(
+                Arc::new(Reader::start("read", shared, None, || {}).expect("a thread")),
+                0,
+            ),
             live,
             cut,
         }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::guard;
 use super::log;
+use crate::telemetry::affinity;
 
 /// Lines of the log that stand in an [`Exit`].
 const LOG_LINES: usize = 50;
@@ -56,6 +57,8 @@ pub(super) struct Launch<'a> {
     pub env: Vec<(String, String)>,
     /// Where its output goes.
     pub log: &'a Path,
+    /// The processors that it may run on; absent for any.
+    pub cpus: Option<Vec<usize>>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     /// The program that has [`guard::main`].
@@ -74,7 +77,8 @@ impl Process {
     /// Starts the program.
     pub fn start(launch: Launch<'_>) -> std::io::Result<Process> {
         let (socket, theirs) = UnixStream::pair()?;
-        let guard = Command::new(launch.guard)
+        let mut command = Command::new(launch.guard);
+        command
             .arg0("loadtest-guard")
             .arg(guard::SUBCOMMAND)
             .arg(launch.log)
@@ -84,8 +88,12 @@ impl Process {
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        if let Some(cpus) = launch.cpus {
+            // SAFETY: the closure makes one system call and allocates nothing, which is allowed between fork and exec.
+            unsafe { command.pre_exec(move || affinity::pin(&cpus)) };
+        }
+        let guard = command.spawn()?;
         let guard_pid = guard.id();
         let (started, starting) = mpsc::sync_channel(1);
         let (ended, exit) = watch::channel(None);

@@ -204,8 +204,12 @@ pub struct ReadBack {
 pub struct Metrics {
     /// Their path.
     pub path: String,
-    /// What the engine's own metric names start with.
-    pub prefix: String,
+    /// Names that the number of requests it works on may have; the first that stands there counts.
+    #[serde(default)]
+    pub running: Vec<String>,
+    /// The same for the number of requests that wait.
+    #[serde(default)]
+    pub waiting: Vec<String>,
 }
 
 /// Everything `loadtest` knows about an engine.

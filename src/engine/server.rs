@@ -41,6 +41,8 @@ pub struct Settings {
     pub context: u32,
     /// Threads that compute.
     pub threads: u32,
+    /// The processors that its processes may run on; none: any.
+    pub cpus: Option<Vec<usize>>,
     /// The form to keep the weights in; none: the engine chooses.
     pub weights: Option<String>,
     /// Arguments of the user's, added at the end.
@@ -68,6 +70,7 @@ impl Settings {
             parallel: 1,
             context: 4096,
             threads: 1,
+            cpus: None,
             weights: None,
             extra_args: Vec::new(),
             port: None,
@@ -278,6 +281,7 @@ async fn start_on(
             .map(|(name, value)| (name.clone(), fill(value, &values)))
             .collect(),
         log: &settings.log,
+        cpus: settings.cpus.clone(),
         grace: recipe.ready.stop_grace(),
         guard: &settings.guard,
     };

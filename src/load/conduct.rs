@@ -1,5 +1,7 @@
 //! Conducts one step: starts its shards, opens and closes its window, drains it, and gathers what they recorded.
 
+use std::io;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -7,9 +9,12 @@ use std::time::Duration;
 use super::attack;
 use super::control::{Control, Stop};
 use super::user::Shard;
-use crate::client::{Reader, Shared, Target};
-use crate::measure::{Arrivals, Clock, LiveShards, Objectives, Recorder, Second, Sink, StepRecord};
-use crate::profile::{Extent, Step, Timeouts, Warmup};
+use crate::client::{Reader, Shared, Stall, Target};
+use crate::measure::{
+    Arrivals, Clock, Contention, LiveShards, Objectives, Recorder, Second, Sink, StepRecord, WallOffset,
+};
+use crate::profile::{Cpus, Extent, Step, Timeouts, Warmup};
+use crate::telemetry::{Cost, Meter, ThreadId, affinity};
 
 /// How often the window is looked after.
 const TICK: Duration = Duration::from_millis(10);
@@ -53,6 +58,10 @@ pub struct StepLoad {
     pub first_id: u64,
     /// Threads that drive streams; each serves hundreds.
     pub shards: usize,
+    /// The processors that these threads may run on; absent for any.
+    pub cpus: Option<Cpus>,
+    /// Stalls the threads that read on purpose, to see what that does to the figures.
+    pub stall: Option<Stall>,
     /// The run's clock.
     pub clock: Clock,
     /// Ends the step early.
@@ -76,7 +85,7 @@ pub enum LoadError {
     },
     /// No thread or runtime could be had.
     #[error("no thread for the load")]
-    Thread(#[from] std::io::Error),
+    Thread(#[from] io::Error),
     /// A thread of the load panicked.
     #[error("a thread of the load panicked")]
     Panic,
@@ -87,8 +96,18 @@ pub enum LoadError {
 
 type Outcome = Result<(u64, u64), LoadError>;
 
+/// What the one who conducts a step saw of its window.
+#[derive(Default)]
+struct Seen {
+    cost: Cost,
+    clock_steps: u32,
+    streaming_peak: u32,
+}
+
 struct Running {
     thread: JoinHandle<Outcome>,
+    /// Of the thread that asks, and of the one that reads.
+    ids: [ThreadId; 2],
     shard: Arc<Shard>,
 }
 
@@ -120,8 +139,8 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
         first_user += share;
     }
     let mut timeline = Timeline::new(started_ns);
-    let cpu_ns = conduct(&load, &control, &running, &mut timeline, window_opens);
-    finish(&load, &control, running, timeline, cpu_ns)
+    let seen = conduct(&load, &control, &running, &mut timeline, window_opens);
+    finish(&load, &control, running, timeline, seen)
 }
 
 fn start_shard(
@@ -137,11 +156,14 @@ fn start_shard(
         timeouts: load.timeouts,
         clock: load.clock,
         cut: control.cut.clone(),
+        window: control.window.clone(),
         live: load.live.shard(index),
     };
-    let reader = Arc::new(Reader::start(&format!("read-{index}"), shared)?);
+    let (place, reading) = placing(load.cpus.as_ref());
+    let reader = Reader::start(&format!("read-{index}"), shared, load.stall, place)?;
+    let reading = reading.recv().map_err(|_| LoadError::Panic)??;
     let shard = Arc::new(Shard {
-        reader,
+        reader: Arc::new(reader),
         control: control.clone(),
         stop: load.stop.clone(),
         requests: load.requests.clone(),
@@ -156,36 +178,60 @@ fn start_shard(
         .enable_all()
         .build()?;
     let (own, ramp) = (shard.clone(), load.ramp);
+    let (place, asking) = placing(load.cpus.as_ref());
     let thread = thread::Builder::new()
         .name(format!("load-{index}"))
         .spawn(move || {
+            place();
             let attacked = runtime.block_on(attack::run(own, users, ramp));
             attacked.map_err(|source| LoadError::Goose { users, source })
         })?;
-    Ok(Running { thread, shard })
+    let asking = asking.recv().map_err(|_| LoadError::Panic)??;
+    Ok(Running {
+        thread,
+        ids: [asking, reading],
+        shard,
+    })
 }
 
-/// Looks after the window until every shard is done. Returns the CPU time that the shards used inside the window.
+/// What a thread of the load does first: it goes to its processors. The other end is told which thread it is.
+fn placing(cpus: Option<&Cpus>) -> (impl FnOnce() + Send + 'static, Receiver<io::Result<ThreadId>>) {
+    let cpus = cpus.cloned();
+    let (id, placed) = mpsc::sync_channel(1);
+    let place = move || {
+        let pinned = cpus.map_or(Ok(()), |cpus| affinity::pin(cpus.list()));
+        // Whoever started the thread waits for this.
+        let _ = id.send(pinned.map(|()| ThreadId::own()));
+    };
+    (place, placed)
+}
+
+/// Looks after the window until every shard is done. Returns what the load cost inside the window.
 fn conduct(
     load: &StepLoad,
     control: &Control,
     running: &[Running],
     timeline: &mut Timeline,
     window_opens: &mut dyn FnMut(u64),
-) -> u64 {
-    let mut cpu_at_start = None;
-    let mut cpu_ns = 0;
+) -> Seen {
+    let meter = Meter::of(running.iter().flat_map(|shard| shard.ids).collect());
+    let mut at_start = None;
+    let mut seen = Seen::default();
+    let mut wall = WallOffset::new(load.clock);
     let mut stopped_ns = None;
     while !running.iter().all(|shard| shard.thread.is_finished()) {
         let now = load.clock.now_ns();
         let start_ns = control.window().start_ns;
-        if cpu_at_start.is_none() && now >= start_ns {
-            cpu_at_start = Some(cpu_time(running));
+        wall.check(now);
+        if at_start.is_none() && now >= start_ns {
+            at_start = Some(meter.read());
             window_opens(start_ns);
         }
         if control.advance(now, &load.stop) {
             let stopped = *stopped_ns.get_or_insert_with(|| {
-                cpu_ns = cpu_at_start.map_or(0, |start| cpu_time(running).saturating_sub(start));
+                seen.cost = at_start
+                    .map(|start| meter.read().since(start))
+                    .unwrap_or_default();
                 now
             });
             // Asked again at every turn, because an attack that is just starting would clear it.
@@ -195,10 +241,14 @@ fn conduct(
                 control.cut.cut();
             }
         }
+        if stopped_ns.is_none() && at_start.is_some() {
+            seen.streaming_peak = seen.streaming_peak.max(load.live.totals().streaming);
+        }
         timeline.advance(now, &load.live);
         thread::sleep(TICK);
     }
-    cpu_ns
+    seen.clock_steps = wall.steps();
+    seen
 }
 
 fn finish(
@@ -206,7 +256,7 @@ fn finish(
     control: &Control,
     running: Vec<Running>,
     mut timeline: Timeline,
-    cpu_ns: u64,
+    seen: Seen,
 ) -> Result<StepRecord, LoadError> {
     let now = load.clock.now_ns();
     // A load that ended by itself closes its window here.
@@ -215,9 +265,10 @@ fn finish(
         stop.soft();
         stop
     });
+    let threads = u32::try_from(2 * running.len()).unwrap_or(u32::MAX);
     let mut gathered: Option<Recorder> = None;
     let mut goose_requests = (0, 0);
-    for Running { thread, shard } in running {
+    for Running { thread, shard, .. } in running {
         let (ok, failed) = thread.join().map_err(|_| LoadError::Panic)??;
         goose_requests = (goose_requests.0 + ok, goose_requests.1 + failed);
         let empty = Recorder::new(timeline.started_ns, load.objectives);
@@ -234,47 +285,18 @@ fn finish(
     let recorder = gathered.ok_or(LoadError::NoUsers)?;
     let (mut record, arrivals) = recorder.finish(control.window());
     record.users = load.shape.users;
-    record.client_cpu_ns = cpu_ns;
+    record.client_threads = threads;
+    record.client_cpu_ns = seen.cost.cpu_ns;
+    record.contention = Contention {
+        run_queue_ns: seen.cost.run_queue_ns,
+        steal_ns: seen.cost.steal_ns,
+        pressure_ns: seen.cost.pressure_ns,
+    };
+    record.clock_steps = seen.clock_steps;
+    record.streaming_peak = seen.streaming_peak;
     record.goose_requests = goose_requests;
     record.seconds = timeline.finish(&arrivals, now);
     Ok(record)
-}
-
-/// CPU time of the shards' threads so far, in nanoseconds.
-#[cfg(target_os = "linux")]
-fn cpu_time(running: &[Running]) -> u64 {
-    running
-        .iter()
-        .map(|Running { thread, shard }| thread_time(thread) + shard.reader.thread().map_or(0, thread_time))
-        .sum()
-}
-
-#[cfg(target_os = "linux")]
-fn thread_time<T>(thread: &JoinHandle<T>) -> u64 {
-    use std::os::unix::thread::JoinHandleExt;
-    let mut clock: libc::clockid_t = 0;
-    // SAFETY: the thread has not been joined, so its id is valid; the pointer is to a live value.
-    let status = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) };
-    if status == 0 { read_clock(clock) } else { 0 }
-}
-
-/// CPU time of the whole process so far, in nanoseconds: this system has no clocks of single threads.
-#[cfg(not(target_os = "linux"))]
-fn cpu_time(_: &[Running]) -> u64 {
-    read_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
-}
-
-/// The clock in nanoseconds; 0 if it cannot be read.
-fn read_clock(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live value.
-    match unsafe { libc::clock_gettime(clock, &raw mut time) } {
-        0 => time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64,
-        _ => 0,
-    }
 }
 
 /// The seconds of a step, gathered while it runs.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::client::Cut;
-use crate::measure::Window;
+use crate::measure::{OpenWindow, Window};
 use crate::profile::{Extent, Warmup};
 
 /// An instant that lies ahead.
@@ -91,8 +91,8 @@ pub(super) struct Control {
     started: AtomicU32,
     all_started_ns: AtomicU64,
     warm: AtomicU32,
-    start_ns: AtomicU64,
-    end_ns: AtomicU64,
+    /// The window of the step.
+    pub window: Arc<OpenWindow>,
     admitted: AtomicU64,
     last_admitted_ns: AtomicU64,
     over: AtomicBool,
@@ -110,8 +110,7 @@ impl Control {
             started: 0.into(),
             all_started_ns: UNKNOWN.into(),
             warm: 0.into(),
-            start_ns: UNKNOWN.into(),
-            end_ns: UNKNOWN.into(),
+            window: Arc::default(),
             admitted: 0.into(),
             last_admitted_ns: 0.into(),
             over: false.into(),
@@ -145,10 +144,7 @@ impl Control {
 
     /// The window as far as it is known; instants that are not lie ahead.
     pub fn window(&self) -> Window {
-        Window {
-            start_ns: self.start_ns.load(SeqCst),
-            end_ns: self.end_ns.load(SeqCst),
-        }
+        self.window.known()
     }
 
     /// Whether no more requests may be sent.
@@ -158,13 +154,13 @@ impl Control {
 
     /// Whether a request may be sent at this instant. Of those inside the window, no more than wanted are admitted.
     pub fn admit(&self, sent_ns: u64) -> bool {
-        if self.is_over() || sent_ns >= self.end_ns.load(SeqCst) {
+        if self.is_over() || sent_ns >= self.window().end_ns {
             return false;
         }
         let Some(wanted) = self.extent.requests else {
             return true;
         };
-        if sent_ns < self.start_ns.load(SeqCst) {
+        if sent_ns < self.window().start_ns {
             return true;
         }
         let admitted = self.admitted.fetch_add(1, SeqCst);
@@ -181,18 +177,15 @@ impl Control {
         }
         let window = self.window();
         if window.start_ns == UNKNOWN && self.is_warm(now_ns) {
-            let start = now_ns + NOTICE_NS;
-            if let Some(duration) = self.extent.duration {
-                let length = u64::try_from(duration.as_nanos()).unwrap_or(UNKNOWN);
-                self.end_ns.store(start.saturating_add(length), SeqCst);
-            }
-            self.start_ns.store(start, SeqCst);
+            let length = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(UNKNOWN);
+            self.window
+                .open(now_ns + NOTICE_NS, self.extent.duration.map(length));
         }
         let sent_all = self
             .extent
             .requests
             .is_some_and(|wanted| self.admitted.load(SeqCst) >= wanted);
-        if stop.is_soft() || sent_all || now_ns >= self.end_ns.load(SeqCst) {
+        if stop.is_soft() || sent_all || now_ns >= self.window().end_ns {
             self.over.store(true, SeqCst);
             self.close(now_ns, sent_all);
             return true;
@@ -211,13 +204,12 @@ impl Control {
 
     /// Fixes the end of the window. One that never opened is empty.
     fn close(&self, now_ns: u64, sent_all: bool) {
-        let start = self.start_ns.fetch_min(now_ns, SeqCst).min(now_ns);
         let end = if sent_all {
             self.last_admitted_ns.load(SeqCst) + 1
         } else {
             now_ns
         };
-        self.end_ns.fetch_min(end.max(start), SeqCst);
+        self.window.close(now_ns, end);
     }
 }
 

@@ -199,16 +199,26 @@ pub const DEFINITIONS: &[Definition] = &[
         "concurrency_observed",
         "observed concurrency",
         "",
-        "Requests in flight, averaged over the time of the window. Where it is below the users, the client or the \
-         server held some back.",
+        "Requests in flight, averaged over the time of the window. Where it is more than 5 % below the users, failures or \
+         the client held some back. In a steady step it equals throughput times latency (Little's law); a difference \
+         above 5 % is told.",
         "Usually not reported; the number of users is taken for it.",
     ),
     define(
         "concurrency_streaming",
         "streaming concurrency",
         "",
-        "Streams between their first and last token, averaged over the time of the window: how many requests the \
-         server really worked on at once. A server with one slot shows 1 here, however many users wait.",
+        "Streams between their first and last token, averaged over the time of the window, and the most at a time: how \
+         many requests the server really worked on at once. A server with one slot shows 1 here, however many users wait; \
+         a step in which requests waited for a slot is marked queued.",
+        "",
+    ),
+    define(
+        "concurrency_server",
+        "concurrency by the server's word",
+        "",
+        "Requests that the server says it works on and that wait, where its Prometheus page tells: asked once a second, \
+         averaged over the window. Their sum is held against the requests in flight.",
         "",
     ),
     define(
@@ -230,22 +240,46 @@ pub const DEFINITIONS: &[Definition] = &[
         "read lag",
         "ms",
         "The client's own delay: from the kernel's receipt of an event to the program's reading it. Latencies rest on \
-         the former, so read lag is no part of them where the kernel stamps.",
-        "",
+         the former, so that read lag is no part of them where the kernel stamps; above 1 ms at p99 it is told. Where the \
+         kernel does not stamp (macOS), arrivals are the instants of reading, and read lag cannot be measured.",
+        "Tools that stamp in user space have it inside their latencies.",
     ),
     define(
         "send_lag",
         "send lag",
         "ms",
-        "The client's own delay: from the instant a request was due to its first byte going to the kernel.",
+        "The client's own delay: from the instant a request was due to the instant it was sent, less the set-up of a \
+         connection in between. It is no part of TTFT, but of TTFT from due, and a user who is late to ask is no load \
+         meanwhile.",
+        "",
+    ),
+    define(
+        "sending",
+        "sending",
+        "ms",
+        "From the instant that stands as sent, read before the request is written, to its first write. TTFT and E2EL are \
+         too long by as much.",
         "",
     ),
     define(
         "client_error",
         "client error",
         "ms",
-        "How far the client's own lateness may have moved what it reports, as p99. Above 1 ms, or above 5 % of the \
-         median TTFT, a step is marked client-limited.",
+        "How far the client's own lateness may have moved what it reports, at p99; the sum of four parts. Clock: the \
+         uncertainty in bringing the kernel's stamps onto the run's clock, at worst. Shared stamps: an event that was read \
+         so late that the kernel had merged it with a later one has the later one's stamp; it came earlier by no more than \
+         the time since the stamp before, and by no more than events lay unread. Sending, and send lag. Read lag is no part \
+         of it: a late reader still finds the kernel's stamps. Above 1 ms, or above 5 % of the median TTFT, a step is \
+         marked client-limited. Without kernel stamps it is not known.",
+        "Rarely reported at all.",
+    ),
+    define(
+        "run_queue",
+        "run-queue delay",
+        "s",
+        "Time in which the client's threads were ready to run and had no processor, summed over them (Linux, schedstat). \
+         Above 5 % of the window of each, or when the hypervisor took more than 2 % of the processors, a step is marked \
+         contended.",
         "",
     ),
 ];

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, json};
 
-use super::replay::empty_record;
 use super::result::{EngineFailure, EngineResult, RunResult, SequenceLength, Status, StepFacts};
 use super::summary::{StepContext, fill_scaling, summarise};
 use super::{Outcome, Sample, Second, StepRecord, TokenSource, Window};
@@ -27,7 +26,7 @@ pub(crate) fn facts(step: u16, engine: &str, users: u32) -> StepFacts {
 
 /// A window of 20 s from second 2: `users` users at 50 tokens/s each, requests of 100 tokens, TTFT `ttft_ms`.
 pub(crate) fn record(users: u32, ttft_ms: u64) -> StepRecord {
-    let mut record = empty_record(
+    let mut record = StepRecord::empty(
         Window {
             start_ns: 2 * SECOND,
             end_ns: 22 * SECOND,
@@ -59,7 +58,12 @@ pub(crate) fn record(users: u32, ttft_ms: u64) -> StepRecord {
     record.streaming_ns = u128::from(users) * 19 * u128::from(SECOND);
     record.kernel_stamps = true;
     record.stamp_error_ns = Some(5_000);
+    record.events_in_window = requests * 100;
+    record.sending.record_n(20_000, requests).unwrap();
     record.client_cpu_ns = SECOND;
+    record.client_threads = 1;
+    record.contention.run_queue_ns = Some(SECOND / 10);
+    record.streaming_peak = users;
     record.seconds = (0..24).map(|at_s| second(at_s, users)).collect();
     record
 }
@@ -146,6 +150,7 @@ pub(crate) fn finished_run() -> RunResult {
             record.goose_requests.1 = 12;
             record.in_flight_ns /= 2;
             record.streaming_ns /= 20;
+            record.streaming_peak = 4;
             record.output_tokens_in_window /= 4.0;
         }
         record.stamp_error_ns = Some(if users == 4 { 2_000_000 } else { 4_000 });

@@ -6,6 +6,15 @@ use super::result::{Intervals, Lag, Latency, WithFailures};
 
 const MS: f64 = 1e6;
 
+/// Longest time that is told from longer ones: an hour. `saturating_record` clips there; in a histogram that resizes
+/// itself it would clip at 2.
+const HIGHEST_NS: u64 = 3_600_000_000_000;
+
+/// A histogram of nanoseconds with 3 significant digits. All of them have the same bounds, so that any two merge.
+pub(super) fn empty() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, HIGHEST_NS, 3).expect("bounds and digits are within the library's")
+}
+
 /// Percentiles with the number of samples below which they are marked.
 const NEEDED: [(&str, u64); 3] = [("p90", 64), ("p99", 662), ("p999", 6_636)];
 
@@ -143,6 +152,16 @@ pub fn lag(h: &Histogram<u64>) -> Lag {
         p99: at(0.99),
         max: at(1.0),
     }
+}
+
+/// The 99th percentile, in milliseconds, of `n` times of which all that are not in the histogram are 0.
+pub(super) fn p99_ms(h: &Histogram<u64>, n: u64) -> Option<f64> {
+    let zeros = n.saturating_sub(h.len());
+    let rank = rank_of(0.99, n);
+    (n > 0).then(|| match rank.checked_sub(zeros) {
+        None | Some(0) => 0.0,
+        Some(rank) => ms(value_at_rank(h, rank)),
+    })
 }
 
 #[cfg(test)]

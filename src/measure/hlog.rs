@@ -57,7 +57,12 @@ pub(super) fn write(path: &Path, started_at: DateTime<Utc>, record: &StepRecord)
         .with_start_time(started_at.into())
         .with_max_value_divisor(1e6)
         .begin_log_with(&mut text, &mut serializer)?;
-    let lags = [("read_lag", &record.read_lag), ("send_lag", &record.send_lag)];
+    let lags = [
+        ("read_lag", &record.read_lag),
+        ("send_lag", &record.send_lag),
+        ("sending", &record.sending),
+        ("shared_stamps", &record.shared_stamps),
+    ];
     for (name, histogram) in named(&record.latencies).into_iter().chain(lags) {
         log.write_histogram(histogram, start, end.saturating_sub(start), Tag::new(name))
             .map_err(|e| io::Error::other(e.to_string()))?;

@@ -1,13 +1,17 @@
 //! What it meant: samples, recorders, the measurement window, and the versioned result.
 
+mod arrivals;
 pub mod calibration;
 mod clock;
 pub mod definition;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod gaps;
 mod histogram;
 pub mod hlog;
+mod latencies;
 mod live;
+mod own_error;
 mod record;
 mod recorder;
 mod replay;
@@ -18,12 +22,17 @@ mod store;
 mod summary;
 mod timeline;
 mod trace;
+mod verdicts;
+mod wall;
+mod window;
 
-pub use clock::{Clock, WallOffset};
+pub use arrivals::Arrivals;
+pub use clock::Clock;
 pub use histogram::lag;
+pub use latencies::Latencies;
 pub use live::{Live, LiveShards, SecondCounts, Totals};
-pub use record::{Latencies, Second, StepRecord, Window};
-pub use recorder::{Arrivals, Objectives, Recorder};
+pub use record::{Contention, Second, StepRecord};
+pub use recorder::{Objectives, Recorder};
 pub use replay::open;
 pub use requests::{RequestLine, Sink};
 pub use sample::{Outcome, Sample, TokenSource};
@@ -31,3 +40,5 @@ pub use store::{Store, StoreError, find, load};
 pub use summary::{StepContext, fill_scaling, summarise};
 pub use timeline::ServerSecond;
 pub use trace::{Event, RequestId, Trace};
+pub use wall::{Clocks, WallOffset};
+pub use window::{OpenWindow, Window};

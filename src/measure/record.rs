@@ -4,39 +4,8 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::{Outcome, TokenSource};
-
-/// The measurement window of a step, in nanoseconds since the start of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// The last user had started and the warm-up was over.
-    pub start_ns: u64,
-    /// The load started to stop.
-    pub end_ns: u64,
-}
-
-/// Latency histograms in nanoseconds, 3 significant digits, over the requests sent inside the window that succeeded.
-#[derive(Debug, Clone)]
-pub struct Latencies {
-    /// Time to first token: `first - sent`.
-    pub ttft: Histogram<u64>,
-    /// `first - due`.
-    pub ttft_from_due: Histogram<u64>,
-    /// Time to first visible output: `first_visible - sent`.
-    pub ttfo: Histogram<u64>,
-    /// Time to second token: `second - first`.
-    pub ttst: Histogram<u64>,
-    /// Inter-token latency: each gap divided by the later event's tokens, counted once per token.
-    pub itl: Histogram<u64>,
-    /// Inter-chunk latency: the raw gaps.
-    pub icl: Histogram<u64>,
-    /// Time per output token of each request.
-    pub tpot: Histogram<u64>,
-    /// End-to-end latency: `last - sent`.
-    pub e2el: Histogram<u64>,
-    /// Connection set-up of the requests that opened one.
-    pub connect: Histogram<u64>,
-}
+use super::histogram::empty;
+use super::{Latencies, Outcome, TokenSource, Window};
 
 /// One second of a step, for the timeline.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,6 +32,17 @@ pub struct Second {
     pub ttft_ns: Option<(u64, u64)>,
     /// The same of the gaps between output events that ended in this second.
     pub itl_ns: Option<(u64, u64)>,
+}
+
+/// What kept the client from running, in nanoseconds over the window. Absent where the system does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Contention {
+    /// The load's threads were ready to run and did not, summed over them.
+    pub run_queue_ns: Option<u64>,
+    /// The hypervisor took a processor away, averaged over all of them.
+    pub steal_ns: Option<u64>,
+    /// Some task of the machine waited for a processor (PSI).
+    pub pressure_ns: Option<u64>,
 }
 
 /// Everything one step measured. Shards of one step merge into one record.
@@ -98,10 +78,20 @@ pub struct StepRecord {
     pub streaming_ns: u128,
     /// Requests sent inside the window that met every SLO given.
     pub good: Option<u64>,
-    /// Read lag in nanoseconds: kernel arrival to user-space read, per event, over the window.
+    /// Output events that arrived inside the window.
+    pub events_in_window: u64,
+    /// Those of them that the kernel did not stamp: their arrival is the instant of their read.
+    pub unstamped_events: u64,
+    /// Read lag in nanoseconds: kernel arrival to user-space read, per stamped event, over the window.
     pub read_lag: Histogram<u64>,
-    /// Send lag in nanoseconds: `sent - due` of each request, over the window.
+    /// Of the window's events that share their stamp with a later one of their stream: nanoseconds since the stamp
+    /// before, a bound on how much earlier they came.
+    pub shared_stamps: Histogram<u64>,
+    /// Send lag in nanoseconds: from the instant a request was due to the instant it was sent, less the set-up of a
+    /// connection in between; over the requests sent inside the window, but those sent a second time.
     pub send_lag: Histogram<u64>,
+    /// Nanoseconds from the instant that stands as `sent` to the first write, of the requests sent inside the window.
+    pub sending: Histogram<u64>,
     /// Whether arrivals are the kernel's stamps (`true`) or the instant read() returned.
     pub kernel_stamps: bool,
     /// How far the kernel's stamps may be off on the run's clock, in nanoseconds: the largest of the requests sent
@@ -109,6 +99,14 @@ pub struct StepRecord {
     pub stamp_error_ns: Option<u64>,
     /// CPU nanoseconds that the client's threads (outside Linux: its whole process) used during the window.
     pub client_cpu_ns: u64,
+    /// Threads that drove the load.
+    pub client_threads: u32,
+    /// What kept the client's threads from running during the window.
+    pub contention: Contention,
+    /// Steps of the wall clock that were seen and survived during the step.
+    pub clock_steps: u32,
+    /// Most streams past their first token at one look inside the window; there is a look every 10 ms.
+    pub streaming_peak: u32,
     /// The seconds of the step, in order.
     pub seconds: Vec<Second>,
     /// Requests of the whole step that were sent a second time, because the server had closed their kept-alive
@@ -116,4 +114,43 @@ pub struct StepRecord {
     pub resent: u64,
     /// Requests as `goose` counted them: (succeeded, failed). A cross-check of `all_outcomes`.
     pub goose_requests: (u64, u64),
+}
+
+impl StepRecord {
+    /// A record of nothing yet.
+    pub fn empty(window: Window, users: u32) -> StepRecord {
+        StepRecord {
+            window,
+            users,
+            latencies: Latencies::default(),
+            outcomes: BTreeMap::new(),
+            all_outcomes: BTreeMap::new(),
+            completed_in_window: 0,
+            output_tokens_in_window: 0.0,
+            input_tokens: 0,
+            output_tokens: 0,
+            all_events: 0,
+            all_output_tokens: 0,
+            token_sources: Vec::new(),
+            in_flight_ns: 0,
+            streaming_ns: 0,
+            good: None,
+            events_in_window: 0,
+            unstamped_events: 0,
+            read_lag: empty(),
+            shared_stamps: empty(),
+            send_lag: empty(),
+            sending: empty(),
+            kernel_stamps: false,
+            stamp_error_ns: None,
+            client_cpu_ns: 0,
+            client_threads: 0,
+            contention: Contention::default(),
+            clock_steps: 0,
+            streaming_peak: 0,
+            seconds: Vec::new(),
+            resent: 0,
+            goose_requests: (0, 0),
+        }
+    }
 }

@@ -1,10 +1,8 @@
 //! Folds requests, as they end, into what a step leaves behind. One recorder a shard; they merge without loss.
 
-use std::collections::BTreeMap;
-
-use hdrhistogram::Histogram;
-
-use super::{Latencies, Outcome, Sample, StepRecord, TokenSource, Trace, Window};
+use super::arrivals::{StampWalk, Stamps};
+use super::latencies::Times;
+use super::{Arrivals, Outcome, Sample, StepRecord, TokenSource, Trace, Window};
 
 /// What a request must keep to count as good, in nanoseconds; an objective that is absent is met by all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,57 +15,6 @@ pub struct Objectives {
     pub e2el_ns: Option<u64>,
 }
 
-/// Longest latency that is told from longer ones: an hour.
-const HIGHEST_NS: u64 = 3_600_000_000_000;
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, HIGHEST_NS, 3).expect("the bounds are valid")
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self {
-            ttft: histogram(),
-            ttft_from_due: histogram(),
-            ttfo: histogram(),
-            ttst: histogram(),
-            itl: histogram(),
-            icl: histogram(),
-            tpot: histogram(),
-            e2el: histogram(),
-            connect: histogram(),
-        }
-    }
-}
-
-impl Latencies {
-    fn merge(&mut self, other: &Self) {
-        let pairs = [
-            (&mut self.ttft, &other.ttft),
-            (&mut self.ttft_from_due, &other.ttft_from_due),
-            (&mut self.ttfo, &other.ttfo),
-            (&mut self.ttst, &other.ttst),
-            (&mut self.itl, &other.itl),
-            (&mut self.icl, &other.icl),
-            (&mut self.tpot, &other.tpot),
-            (&mut self.e2el, &other.e2el),
-            (&mut self.connect, &other.connect),
-        ];
-        for (own, other) in pairs {
-            own.add(other).expect("all have the same bounds");
-        }
-    }
-}
-
-/// Events and tokens of one second.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Arrivals {
-    /// Output events.
-    pub events: u64,
-    /// Output tokens.
-    pub tokens: f64,
-}
-
 /// What one shard of a step recorded.
 #[derive(Debug)]
 pub struct Recorder {
@@ -76,12 +23,17 @@ pub struct Recorder {
     seconds: Vec<Arrivals>,
     tokens_in_window: f64,
     sources: [(TokenSource, u64); 3],
+    stamps: Stamps,
     record: StepRecord,
 }
 
 impl Recorder {
     /// An empty recorder of a step that begins at `start_ns`.
     pub fn new(start_ns: u64, objectives: Option<Objectives>) -> Self {
+        let ahead = Window {
+            start_ns: u64::MAX,
+            end_ns: u64::MAX,
+        };
         Self {
             objectives,
             first_second: start_ns / 1_000_000_000,
@@ -89,33 +41,11 @@ impl Recorder {
             tokens_in_window: 0.0,
             sources: [TokenSource::Usage, TokenSource::Tokenizer, TokenSource::Events]
                 .map(|source| (source, 0)),
+            stamps: Stamps::default(),
             record: StepRecord {
-                window: Window {
-                    start_ns: u64::MAX,
-                    end_ns: u64::MAX,
-                },
-                users: 0,
-                latencies: Latencies::default(),
-                outcomes: BTreeMap::new(),
-                all_outcomes: BTreeMap::new(),
-                resent: 0,
-                completed_in_window: 0,
-                output_tokens_in_window: 0.0,
-                input_tokens: 0,
-                output_tokens: 0,
-                all_events: 0,
-                all_output_tokens: 0,
-                token_sources: Vec::new(),
-                in_flight_ns: 0,
-                streaming_ns: 0,
                 good: objectives.map(|_| 0),
-                read_lag: histogram(),
-                send_lag: histogram(),
                 kernel_stamps: true,
-                stamp_error_ns: None,
-                client_cpu_ns: 0,
-                seconds: Vec::new(),
-                goose_requests: (0, 0),
+                ..StepRecord::empty(ahead, 0)
             },
         }
     }
@@ -127,7 +57,7 @@ impl Recorder {
 
     /// Adds a request that has ended. `window` is the window as known now: what is not known of it lies ahead.
     pub fn fold(&mut self, sample: &Sample, trace: &Trace, window: Window) {
-        let inside = |at: u64| window.start_ns <= at && at < window.end_ns;
+        let inside = |at: u64| window.holds(at);
         let record = &mut self.record;
         let tokens = u64::from(sample.n_out.unwrap_or(0));
         *record.all_outcomes.entry(sample.outcome).or_default() += 1;
@@ -155,9 +85,13 @@ impl Recorder {
         *record.outcomes.entry(sample.outcome).or_default() += 1;
         record.stamp_error_ns = record.stamp_error_ns.max(trace.stamp_error_ns);
         if let Some(sent) = sample.sent_ns {
-            record
-                .send_lag
-                .saturating_record(sent.saturating_sub(sample.due_ns));
+            // A request that was sent again was late by what the server did.
+            if !trace.resent {
+                record.send_lag.saturating_record(sample.send_lag_ns(sent));
+            }
+            if let Some(writing) = trace.writing_ns {
+                record.sending.saturating_record(writing.saturating_sub(sent));
+            }
         }
         if sample.outcome != Outcome::Ok {
             return;
@@ -175,23 +109,35 @@ impl Recorder {
         }
     }
 
-    /// Tokens by second and in the window, and how late their events were read.
+    /// Tokens by second and in the window, and how well their arrivals are known.
     fn arrivals(&mut self, sample: &Sample, trace: &Trace, window: Window) {
         // Where events do not say how many tokens they carry, all carry the same share of them.
         let share = f64::from(sample.n_out.unwrap_or(0)) / f64::from(sample.events.max(1));
-        for event in trace.events() {
-            let second =
-                usize::try_from((event.at_ns / 1_000_000_000).saturating_sub(self.first_second)).unwrap_or(0);
-            if self.seconds.len() <= second {
-                self.seconds.resize(second + 1, Arrivals::default());
+        let mut walk = StampWalk::from(trace.floor_ns());
+        if let Some(folded) = trace.folded() {
+            for &(second, events) in &folded.seconds {
+                self.second(second, events, share);
             }
-            self.seconds[second].events += 1;
-            self.seconds[second].tokens += share;
-            if window.start_ns <= event.at_ns && event.at_ns < window.end_ns {
-                self.tokens_in_window += share;
-                self.record.read_lag.saturating_record(u64::from(event.lag_ns));
-            }
+            self.tokens_in_window += folded.stamps.events as f64 * share;
+            self.stamps.merge(&folded.stamps);
+            walk = folded.stamp_walk;
         }
+        for event in trace.events() {
+            self.second(event.at_ns / 1_000_000_000, 1, share);
+            if window.holds(event.at_ns) {
+                self.tokens_in_window += share;
+            }
+            self.stamps.take(&mut walk, event, window);
+        }
+    }
+
+    fn second(&mut self, second: u64, events: u64, share: f64) {
+        let index = usize::try_from(second.saturating_sub(self.first_second)).unwrap_or(0);
+        if self.seconds.len() <= index {
+            self.seconds.resize(index + 1, Arrivals::default());
+        }
+        self.seconds[index].events += events;
+        self.seconds[index].tokens += events as f64 * share;
     }
 
     /// Adds what another shard of the step recorded.
@@ -215,14 +161,13 @@ impl Recorder {
         record.in_flight_ns += added.in_flight_ns;
         record.streaming_ns += added.streaming_ns;
         record.good = record.good.zip(added.good).map(|(own, added)| own + added);
-        record
-            .read_lag
-            .add(added.read_lag)
-            .expect("all have the same bounds");
-        record
-            .send_lag
-            .add(added.send_lag)
-            .expect("all have the same bounds");
+        for (own, added) in [
+            (&mut record.send_lag, added.send_lag),
+            (&mut record.sending, added.sending),
+        ] {
+            own.add(added).expect("all have the same bounds");
+        }
+        self.stamps.merge(&other.stamps);
         record.kernel_stamps &= added.kernel_stamps;
         record.stamp_error_ns = record.stamp_error_ns.max(added.stamp_error_ns);
         self.tokens_in_window += other.tokens_in_window;
@@ -242,6 +187,10 @@ impl Recorder {
     pub fn finish(mut self, window: Window) -> (StepRecord, Vec<Arrivals>) {
         self.record.window = window;
         self.record.output_tokens_in_window = self.tokens_in_window;
+        self.record.events_in_window = self.stamps.events;
+        self.record.unstamped_events = self.stamps.unstamped;
+        self.record.read_lag = self.stamps.read_lag;
+        self.record.shared_stamps = self.stamps.shared;
         self.record.token_sources = self
             .sources
             .into_iter()
@@ -256,127 +205,10 @@ fn overlap(from: u64, to: u64, window: Window) -> u128 {
     u128::from(to.min(window.end_ns).saturating_sub(from.max(window.start_ns)))
 }
 
-/// The latencies of one request that succeeded.
-struct Times {
-    ttft: Option<u64>,
-    tpot: Option<u64>,
-    e2el: Option<u64>,
-}
-
-impl Times {
-    fn of(sample: &Sample, trace: &Trace) -> Self {
-        let since_sent = |at: Option<u64>| at.zip(sample.sent_ns).map(|(at, sent)| at.saturating_sub(sent));
-        let decode = sample
-            .last_ns
-            .zip(sample.first_ns)
-            .map(|(last, first)| last - first);
-        let n_first = trace.events().first().map_or(1, |event| event.tokens.max(1));
-        let later = sample
-            .n_out
-            .and_then(|tokens| tokens.checked_sub(n_first))
-            .filter(|&tokens| tokens > 0);
-        Self {
-            ttft: since_sent(sample.first_ns),
-            tpot: decode
-                .zip(later)
-                .map(|(decode, tokens)| decode / u64::from(tokens)),
-            e2el: since_sent(sample.last_ns),
-        }
-    }
-
-    fn meet(&self, objectives: &Objectives) -> bool {
-        let within = |time: Option<u64>, limit: Option<u64>| {
-            limit.is_none_or(|limit| time.is_none_or(|time| time <= limit))
-        };
-        within(self.ttft, objectives.ttft_ns)
-            && within(self.tpot, objectives.tpot_ns)
-            && within(self.e2el, objectives.e2el_ns)
-    }
-}
-
-impl Latencies {
-    fn request(&mut self, sample: &Sample, times: &Times) {
-        let since =
-            |at: Option<u64>, from: Option<u64>| at.zip(from).map(|(at, from)| at.saturating_sub(from));
-        let values = [
-            (&mut self.ttft, times.ttft),
-            (
-                &mut self.ttft_from_due,
-                since(sample.first_ns, Some(sample.due_ns)),
-            ),
-            (&mut self.ttfo, since(sample.first_visible_ns, sample.sent_ns)),
-            (&mut self.ttst, since(sample.second_ns, sample.first_ns)),
-            (&mut self.tpot, times.tpot),
-            (&mut self.e2el, times.e2el),
-            (&mut self.connect, sample.connect_ns),
-        ];
-        for (histogram, value) in values {
-            if let Some(value) = value {
-                histogram.saturating_record(value);
-            }
-        }
-    }
-
-    /// Inter-chunk and inter-token latencies.
-    fn gaps(&mut self, trace: &Trace, n_out: u32) {
-        let mut carried = TokensOf::new(trace, n_out);
-        // A gap that ends with an event without a token of its own belongs to the token that follows.
-        let mut waiting = 0;
-        for (index, pair) in trace.events().windows(2).enumerate() {
-            let gap = pair[1].at_ns.saturating_sub(pair[0].at_ns);
-            self.icl.saturating_record(gap);
-            waiting += gap;
-            let tokens = carried.of(index + 1);
-            if let Some(latency) = waiting.checked_div(tokens) {
-                self.itl.saturating_record_n(latency, tokens);
-                waiting = 0;
-            }
-        }
-    }
-}
-
-/// How many tokens each event of a request carries.
-enum TokensOf<'a> {
-    /// The server says so, event by event.
-    Told(&'a Trace),
-    /// The server only gives the sum, and it is more than one an event.
-    Spread { n_out: u64, events: u64 },
-    /// One each. A sum of one more is the end-of-sequence token, which comes without an event.
-    One,
-}
-
-impl<'a> TokensOf<'a> {
-    fn new(trace: &'a Trace, n_out: u32) -> Self {
-        let events = trace.count();
-        if trace.events().iter().all(|event| event.tokens > 0) {
-            Self::Told(trace)
-        } else if n_out > events.saturating_add(1) {
-            Self::Spread {
-                n_out: u64::from(n_out),
-                events: u64::from(events),
-            }
-        } else {
-            Self::One
-        }
-    }
-
-    fn of(&mut self, index: usize) -> u64 {
-        match self {
-            Self::Told(trace) => {
-                let events = trace.events();
-                u64::from(events[index].tokens.saturating_sub(events[index - 1].tokens))
-            }
-            Self::Spread { n_out, events } => {
-                let until = |index: u64| index * *n_out / *events;
-                until(index as u64 + 1) - until(index as u64)
-            }
-            Self::One => 1,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::measure::{Event, RequestId};
 
@@ -548,5 +380,91 @@ mod tests {
         assert_eq!(merged.0.all_outcomes, whole.0.all_outcomes);
         assert_eq!(merged.0.output_tokens_in_window, whole.0.output_tokens_in_window);
         assert_eq!(merged.0.token_sources, whole.0.token_sources);
+    }
+
+    /// A stream of 200,000 events, 1 ms apart but for every seventh, the first of them 10 ms before the window. Every
+    /// fifth shares its stamp with the one before. `told` says whether events tell their tokens, `fold` whether the trace
+    /// is folded when it is full, as a client does.
+    fn long(told: bool, n_out: Option<u32>, fold: bool) -> (StepRecord, Vec<Arrivals>) {
+        let window = Window {
+            start_ns: 20 * MS,
+            end_ns: 150_000 * MS,
+        };
+        let mut trace = Trace::default();
+        (trace.sent_ns, trace.n_out) = (Some(5 * MS), n_out);
+        let mut at_ns = 10 * MS;
+        for i in 0..200_000_u32 {
+            at_ns += match i {
+                i if i % 5 == 4 => 0,
+                i if i % 7 == 6 => 3 * MS,
+                _ => MS,
+            };
+            trace.push(Event {
+                at_ns,
+                lag_ns: 5_000 + i % 100,
+                tokens: if told { 1 + i * 3 / 2 } else { 0 },
+            });
+            if fold && trace.is_full() {
+                trace.fold(window);
+            }
+        }
+        assert!(
+            !fold || trace.events().len() < 20_000,
+            "a long stream takes no more memory"
+        );
+        trace.end_ns = trace.last_ns();
+        let mut recorder = Recorder::new(0, None);
+        // Sent inside a window that opened before.
+        let id = RequestId {
+            id: 0,
+            engine: 0,
+            step: 0,
+            user: 0,
+        };
+        let mut sample = trace.sample(id, 4 * MS, Outcome::Ok, None);
+        sample.sent_ns = Some(20 * MS);
+        recorder.fold(&sample, &trace, window);
+        recorder.finish(window)
+    }
+
+    #[test]
+    fn a_stream_of_200_000_events_counts_to_the_last_one() {
+        for (told, n_out, tokens) in [(true, Some(300_000), 1.5), (false, None, 1.0)] {
+            let (whole, whole_seconds) = long(told, n_out, false);
+            let (folded, folded_seconds) = long(told, n_out, true);
+            assert_eq!(folded.latencies.icl.len(), 199_999);
+            for (own, other) in [
+                (&folded.latencies.icl, &whole.latencies.icl),
+                (&folded.latencies.itl, &whole.latencies.itl),
+                (&folded.read_lag, &whole.read_lag),
+                (&folded.shared_stamps, &whole.shared_stamps),
+            ] {
+                assert!(!own.is_empty() && own == other);
+            }
+            assert_eq!(folded.events_in_window, whole.events_in_window);
+            assert_eq!(folded.shared_stamps.len(), folded.events_in_window / 5);
+            assert_eq!(folded_seconds, whole_seconds);
+            assert_eq!(folded_seconds.iter().map(|s| s.events).sum::<u64>(), 200_000);
+            let counted = folded.events_in_window as f64 * tokens;
+            assert!((folded.output_tokens_in_window - counted).abs() < 1e-3 * counted);
+        }
+    }
+
+    #[test]
+    fn a_long_stream_of_which_only_the_sum_is_told_spreads_it_evenly() {
+        let (whole, _) = long(false, Some(500_000), false);
+        let (folded, _) = long(false, Some(500_000), true);
+        let (whole, folded) = (whole.latencies.itl, folded.latencies.itl);
+        assert_eq!(folded.len(), whole.len());
+        for quantile in [0.3, 0.5, 0.9, 0.99] {
+            let (own, other) = (
+                folded.value_at_quantile(quantile),
+                whole.value_at_quantile(quantile),
+            );
+            assert!(
+                own.abs_diff(other) <= other / 100,
+                "{quantile}: {own} for {other}"
+            );
+        }
     }
 }

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
-use hdrhistogram::Histogram;
-
+use super::latencies::Times;
 use super::requests::{self, RequestLine};
-use super::result::{ClientResult, RunResult, SequenceLength, Status, StepFacts, StepResult, Verdict};
+use super::result::{
+    ClientResult, ErrorParts, RunResult, SequenceLength, Status, StepFacts, StepResult, Verdict,
+};
 use super::store::{StoreError, load};
 use super::summary::{StepContext, fill_scaling, summarise};
-use super::{Latencies, Outcome, StepRecord, TokenSource, Window};
+use super::{Outcome, Sample, StepRecord, TokenSource, Window};
 
 /// Opens any run: a finished one as it was saved; one that was killed with its last step computed again from
 /// `requests.jsonl`.
@@ -46,9 +47,9 @@ pub fn open(dir: &Path) -> Result<RunResult, StoreError> {
     let (mut bounds, mut skipped) = (BTreeMap::new(), 0);
     if path.is_file() {
         skipped = requests::read(&path, |line| {
-            if !known.contains(&line.step) {
+            if !known.contains(&line.sample.step) {
                 bounds
-                    .entry(line.step)
+                    .entry(line.sample.step)
                     .or_insert_with(|| Bounds::of(&line))
                     .widen(&line);
             }
@@ -62,8 +63,8 @@ pub fn open(dir: &Path) -> Result<RunResult, StoreError> {
         .collect();
     if !replays.is_empty() {
         requests::read(&path, |line| {
-            if let Some(replay) = replays.get_mut(&line.step) {
-                replay.add(&line);
+            if let Some(replay) = replays.get_mut(&line.sample.step) {
+                replay.add(&line.sample);
             }
         })
         .map_err(reading)?;
@@ -97,13 +98,14 @@ impl Bounds {
         let engine = line.engine.clone().into_owned();
         Bounds {
             engine,
-            first_due_ns: line.due_ns,
-            latest_ns: line.latest_ns(),
-            last_user: line.user,
+            first_due_ns: line.sample.due_ns,
+            latest_ns: line.sample.latest_ns(),
+            last_user: line.sample.user,
         }
     }
 
     fn widen(&mut self, line: &RequestLine) {
+        let line = &line.sample;
         self.first_due_ns = self.first_due_ns.min(line.due_ns);
         self.latest_ns = self.latest_ns.max(line.latest_ns());
         self.last_user = self.last_user.max(line.user);
@@ -138,7 +140,7 @@ impl Replay {
             end_ns: bounds.latest_ns,
         };
         Replay {
-            record: empty_record(window, facts.users),
+            record: StepRecord::empty(window, facts.users),
             facts,
             window_known: opened.is_some(),
         }
@@ -157,7 +159,7 @@ impl Replay {
         )
     }
 
-    fn add(&mut self, line: &RequestLine) {
+    fn add(&mut self, line: &Sample) {
         let window = self.record.window;
         let record = &mut self.record;
         let inside = |at: u64| window.start_ns <= at && at <= window.end_ns;
@@ -184,14 +186,12 @@ impl Replay {
             return;
         }
         *record.outcomes.entry(line.outcome).or_default() += 1;
-        record
-            .send_lag
-            .saturating_record(sent.saturating_sub(line.due_ns));
+        record.send_lag.saturating_record(line.send_lag_ns(sent));
         if line.outcome == Outcome::Ok {
             record.input_tokens += u64::from(line.n_in.unwrap_or(0));
             record.output_tokens += n_out;
             count_source(&mut record.token_sources, line.token_source);
-            record_latencies(&mut record.latencies, line, sent, n_out);
+            record.latencies.request(line, &Times::with_first(line, 1));
         }
     }
 
@@ -202,6 +202,7 @@ impl Replay {
         // Nothing of these is in a line: absent is truer than zero.
         result.client = ClientResult {
             error_p99_ms: None,
+            error_parts_ms: ErrorParts::default(),
             cpu_us_per_event: None,
             ..result.client
         };
@@ -216,73 +217,6 @@ fn count_source(sources: &mut Vec<(TokenSource, u64)>, source: TokenSource) {
     match sources.iter_mut().find(|(known, _)| *known == source) {
         Some((_, n)) => *n += 1,
         None => sources.push((source, 1)),
-    }
-}
-
-fn record_latencies(l: &mut Latencies, line: &RequestLine, sent: u64, n_out: u64) {
-    let since = |from: u64, at: Option<u64>| at.map(|at| at.saturating_sub(from));
-    let first = line.first_ns;
-    let tpot = first
-        .zip(line.last_ns)
-        .filter(|_| n_out > 1)
-        .map(|(f, last)| last.saturating_sub(f) / (n_out - 1));
-    let values = [
-        (&mut l.ttft, since(sent, first)),
-        (&mut l.ttft_from_due, since(line.due_ns, first)),
-        (&mut l.ttfo, since(sent, line.first_visible_ns)),
-        (&mut l.ttst, first.and_then(|first| since(first, line.second_ns))),
-        (&mut l.tpot, tpot),
-        (&mut l.e2el, since(sent, line.last_ns)),
-        (&mut l.connect, line.connect_ns),
-    ];
-    for (histogram, value) in values {
-        if let Some(ns) = value {
-            histogram.saturating_record(ns);
-        }
-    }
-}
-
-/// A record of nothing yet.
-pub(super) fn empty_record(window: Window, users: u32) -> StepRecord {
-    // An hour at most: `saturating_record` clips at the bound, and would clip at 2 in a histogram that resizes itself.
-    let histogram = || {
-        Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
-            .expect("bounds and digits are within the library's")
-    };
-    StepRecord {
-        window,
-        users,
-        latencies: Latencies {
-            ttft: histogram(),
-            ttft_from_due: histogram(),
-            ttfo: histogram(),
-            ttst: histogram(),
-            itl: histogram(),
-            icl: histogram(),
-            tpot: histogram(),
-            e2el: histogram(),
-            connect: histogram(),
-        },
-        outcomes: BTreeMap::new(),
-        all_outcomes: BTreeMap::new(),
-        completed_in_window: 0,
-        output_tokens_in_window: 0.0,
-        input_tokens: 0,
-        output_tokens: 0,
-        all_events: 0,
-        all_output_tokens: 0,
-        token_sources: Vec::new(),
-        in_flight_ns: 0,
-        streaming_ns: 0,
-        good: None,
-        read_lag: histogram(),
-        send_lag: histogram(),
-        kernel_stamps: false,
-        stamp_error_ns: None,
-        client_cpu_ns: 0,
-        seconds: Vec::new(),
-        resent: 0,
-        goose_requests: (0, 0),
     }
 }
 

@@ -12,73 +12,20 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Outcome, Sample, TokenSource};
+use super::{Event, Sample};
 
 /// Samples that may wait for the disk; at some 250 bytes each they bound the memory used to 16 MB.
 const BACKLOG: usize = 65_536;
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
-/// One line of `requests.jsonl`: a [`Sample`] with the engine's name in place of its number. All fields are
-/// [`Sample`]'s; the order is that of the file.
+/// One line of `requests.jsonl`: a [`Sample`] with the engine's name in place of its number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct RequestLine<'a> {
-    pub id: u64,
+    /// Name of the engine.
     pub engine: Cow<'a, str>,
-    pub step: u16,
-    pub user: u32,
-    pub due_ns: u64,
-    pub sent_ns: Option<u64>,
-    pub headers_ns: Option<u64>,
-    pub first_ns: Option<u64>,
-    pub second_ns: Option<u64>,
-    pub first_visible_ns: Option<u64>,
-    pub last_ns: Option<u64>,
-    pub end_ns: Option<u64>,
-    pub connect_ns: Option<u64>,
-    pub events: u32,
-    pub n_in: Option<u32>,
-    pub n_out: Option<u32>,
-    pub token_source: TokenSource,
-    pub outcome: Outcome,
-    pub status: Option<u16>,
-    pub error: Option<Cow<'a, str>>,
-}
-
-impl<'a> RequestLine<'a> {
-    /// The line of a sample of the engine called `engine`.
-    pub fn new(sample: &'a Sample, engine: &'a str) -> RequestLine<'a> {
-        RequestLine {
-            id: sample.id,
-            engine: Cow::Borrowed(engine),
-            step: sample.step,
-            user: sample.user,
-            due_ns: sample.due_ns,
-            sent_ns: sample.sent_ns,
-            headers_ns: sample.headers_ns,
-            first_ns: sample.first_ns,
-            second_ns: sample.second_ns,
-            first_visible_ns: sample.first_visible_ns,
-            last_ns: sample.last_ns,
-            end_ns: sample.end_ns,
-            connect_ns: sample.connect_ns,
-            events: sample.events,
-            n_in: sample.n_in,
-            n_out: sample.n_out,
-            token_source: sample.token_source,
-            outcome: sample.outcome,
-            status: sample.status,
-            error: sample.error.as_deref().map(Cow::Borrowed),
-        }
-    }
-
-    /// The latest instant that the request reached.
-    pub(super) fn latest_ns(&self) -> u64 {
-        [self.sent_ns, self.headers_ns, self.last_ns, self.end_ns]
-            .into_iter()
-            .flatten()
-            .fold(self.due_ns, u64::max)
-    }
+    /// The request.
+    #[serde(flatten)]
+    pub sample: Cow<'a, Sample>,
 }
 
 /// Calls `each` for every whole line of the file. A line that cannot be read, such as the one that a crash cut off,
@@ -199,7 +146,11 @@ fn write_all(samples: &Receiver<Sample>, mut file: BufWriter<File>, engines: &[S
                 let engine = engines
                     .get(usize::from(sample.engine))
                     .map_or("unknown", String::as_str);
-                serde_json::to_writer(&mut file, &RequestLine::new(&sample, engine))?;
+                let line = RequestLine {
+                    engine: Cow::Borrowed(engine),
+                    sample: Cow::Borrowed(&sample),
+                };
+                serde_json::to_writer(&mut file, &line)?;
                 file.write_all(b"\n")?;
             }
             Err(RecvTimeoutError::Timeout) => {}

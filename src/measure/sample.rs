@@ -61,7 +61,8 @@ pub enum TokenSource {
 pub struct Sample {
     /// Number of the request in its run, from 0, in the order in which requests became due.
     pub id: u64,
-    /// The engine asked.
+    /// The engine asked, by its number in the run; files have its name.
+    #[serde(skip)]
     pub engine: u16,
     /// The step of the run, from 0.
     pub step: u16,
@@ -99,4 +100,22 @@ pub struct Sample {
     pub status: Option<u16>,
     /// What went wrong, in words (bounded in length).
     pub error: Option<String>,
+}
+
+impl Sample {
+    /// How late a request went out that was sent at `sent_ns`: nanoseconds since it was due, less the set-up of a
+    /// connection that was made in between.
+    pub(super) fn send_lag_ns(&self, sent_ns: u64) -> u64 {
+        let late = sent_ns.saturating_sub(self.due_ns);
+        // A connection that took longer was opened ahead of the request.
+        late - self.connect_ns.filter(|&connect| connect <= late).unwrap_or(0)
+    }
+
+    /// The latest instant that the request reached.
+    pub(super) fn latest_ns(&self) -> u64 {
+        [self.sent_ns, self.headers_ns, self.last_ns, self.end_ns]
+            .into_iter()
+            .flatten()
+            .fold(self.due_ns, u64::max)
+    }
 }

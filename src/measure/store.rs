@@ -334,7 +334,7 @@ mod tests {
             lines
                 .iter()
                 .enumerate()
-                .all(|(i, line)| line.id == i as u64 && line.engine == "candle")
+                .all(|(i, line)| line.sample.id == i as u64 && line.engine == "candle")
         );
         assert_eq!(lines.len(), 1_000);
 
@@ -352,7 +352,7 @@ mod tests {
         let (dir, _) = finished(root.path());
         let found = hlog::read(&dir.join("hdr/000-candle-4u.hlog")).unwrap();
         let record = record(4, 20);
-        assert_eq!(found.len(), 11);
+        assert_eq!(found.len(), 13);
         assert_eq!(found["ttft"], record.latencies.ttft);
         assert_eq!(found["itl"], record.latencies.itl);
         assert_eq!(found["send_lag"], record.send_lag);

@@ -1,11 +1,12 @@
 //! From what a step recorded to what is reported. The definitions are those of `results/README.md`.
 
-use super::histogram::{lag, latency, round, with_failures};
+use super::histogram::{latency, round, with_failures};
+use super::own_error::client;
 use super::result::{
-    ClientResult, Concurrency, GooseCount, Requests, Scaling, ServerResult, Stamp, StepFacts, StepResult,
-    Tokens, Verdict,
+    Concurrency, GooseCount, Requests, Scaling, ServerResult, StepFacts, StepResult, Tokens,
 };
-use super::{Outcome, StepRecord, TokenSource};
+use super::verdicts::verdicts;
+use super::{Outcome, StepRecord};
 use std::collections::BTreeMap;
 
 const NS: f64 = 1e9;
@@ -21,6 +22,10 @@ const T_975: [f64; 16] = [
 pub struct StepContext {
     /// What the server used during the window.
     pub server: Option<ServerResult>,
+    /// Requests that the server said it worked on, averaged over the window.
+    pub server_running: Option<f64>,
+    /// Requests that the server said were waiting, averaged over the window.
+    pub server_waiting: Option<f64>,
 }
 
 /// The result of one step. `scaling` is left open: it needs the other steps ([`fill_scaling`]).
@@ -54,6 +59,9 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
             claimed: record.users,
             observed: per_second(record.in_flight_ns as f64 / NS),
             streaming: per_second(record.streaming_ns as f64 / NS),
+            streaming_peak: record.streaming_peak,
+            server_running: context.server_running.map(round),
+            server_waiting: context.server_waiting.map(round),
             littles_law: e2el.mean.map(|mean| round(request_rps * mean / 1e3)),
         },
         ttft_ms: latency(&l.ttft),
@@ -160,25 +168,6 @@ fn tokens(record: &StepRecord) -> Tokens {
     }
 }
 
-fn client(record: &StepRecord) -> ClientResult {
-    let read_lag_ms = lag(&record.read_lag);
-    let (stamp, error_p99_ms) = if record.kernel_stamps {
-        (Stamp::Kernel, record.stamp_error_ns.map(|ns| ns as f64 / 1e6))
-    } else {
-        (Stamp::Read, read_lag_ms.p99)
-    };
-    // Read lags are recorded once per event of the window, so their number is that of the window's events.
-    let events = record.read_lag.len();
-    ClientResult {
-        stamp,
-        read_lag_ms,
-        send_lag_ms: lag(&record.send_lag),
-        error_p99_ms,
-        cpu_s: round(record.client_cpu_ns as f64 / NS),
-        cpu_us_per_event: (events > 0).then(|| round(record.client_cpu_ns as f64 / 1e3 / events as f64)),
-    }
-}
-
 /// 95 % interval of output tokens per second by batch means (Law, Simulation Modeling and Analysis, 9.5.3): the
 /// window's whole seconds in up to 20 equal batches. Batches of neighbouring seconds absorb most of the correlation
 /// that single seconds have.
@@ -207,62 +196,12 @@ fn batch_means(record: &StepRecord) -> Option<[f64; 2]> {
     Some([round(mean - half), round(mean + half)])
 }
 
-/// The verdicts, by rules that hold for any engine.
-fn verdicts(step: &StepResult) -> Vec<Verdict> {
-    let mut found = Vec::new();
-    let mut say = |verdict, holds: bool| {
-        if holds {
-            found.push(verdict);
-        }
-    };
-    let (seen, closed) = (&step.concurrency, step.facts.rate.is_none());
-    let measured = step.requests.ok > 0;
-    let wanted = f64::from(step.facts.osl.mean) * step.requests.ok as f64;
-    let usage = step.tokens.source == Some(TokenSource::Usage);
-    let limit = step.ttft_ms.p50.map_or(1.0, |p50| (0.05 * p50).min(1.0));
-    let steady = step.requests.ok >= 10 * u64::from(step.facts.users);
-    let littles_gap = seen.littles_law.map_or(0.0, |law| (law - seen.observed).abs());
-    say(Verdict::NoSamples, !measured);
-    say(Verdict::Errors, step.requests.failed > 0);
-    say(
-        Verdict::ClientLimited,
-        step.client.error_p99_ms.is_some_and(|error| error > limit),
-    );
-    say(
-        Verdict::ConcurrencyShort,
-        closed && seen.observed < 0.95 * f64::from(seen.claimed),
-    );
-    say(
-        Verdict::MostlyWaiting,
-        measured && seen.claimed > 1 && seen.streaming < 0.5 * seen.observed,
-    );
-    say(Verdict::LittlesLaw, steady && littles_gap > 0.05 * seen.observed);
-    say(
-        Verdict::ShortOutput,
-        measured && usage && (step.tokens.output as f64) < 0.95 * wanted,
-    );
-    say(
-        Verdict::TokensAreEvents,
-        step.tokens.source == Some(TokenSource::Events),
-    );
-    say(
-        Verdict::FewSamples,
-        measured && step.ttft_ms.few_samples.iter().any(|p| p == "p99"),
-    );
-    say(Verdict::Resent, step.resent > 0);
-    let all = step.requests_all;
-    say(
-        Verdict::GooseMismatch,
-        step.goose
-            .is_some_and(|g| (g.ok, g.failed) != (all.ok, all.failed)),
-    );
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::TokenSource;
     use crate::measure::fixture::{facts, record};
+    use crate::measure::result::{Stamp, Verdict};
 
     fn result(users: u32, change: impl FnOnce(&mut StepRecord)) -> StepResult {
         let mut record = record(users, 20);
@@ -289,7 +228,18 @@ mod tests {
                 failed: 0
             }
         );
-        assert_eq!(step.client.error_p99_ms, Some(0.005));
+        let parts = step.client.error_parts_ms;
+        let close = |part: Option<f64>, ms: f64| part.is_some_and(|part| (part - ms).abs() < 0.001);
+        assert!(
+            close(parts.clock, 0.005) && close(parts.shared_stamps, 0.0),
+            "{parts:?}"
+        );
+        assert!(
+            close(parts.sending, 0.02) && close(parts.send_lag, 0.08),
+            "{parts:?}"
+        );
+        assert!(close(step.client.error_p99_ms, 0.105));
+        assert_eq!((step.client.threads, step.client.run_queue_s), (1, Some(0.1)));
         assert_eq!(step.client.cpu_us_per_event, Some(12.5));
         assert_eq!(step.output_tps_ci95, Some([4_000.0, 4_000.0]));
         assert_eq!(step.goodput_rps, None);
@@ -299,18 +249,31 @@ mod tests {
     #[test]
     fn verdicts_say_what_is_wrong() {
         let found = |change: fn(&mut StepRecord)| result(80, change).verdicts;
-        assert_eq!(found(|r| r.kernel_stamps = false), []);
-        let late = |r: &mut StepRecord| {
-            r.kernel_stamps = false;
-            r.read_lag.record_n(3_000_000, 80_000).unwrap();
-        };
-        assert_eq!(found(late), [Verdict::ClientLimited]);
         assert_eq!(
             found(|r| r.stamp_error_ns = Some(1_100_000)),
             [Verdict::ClientLimited]
         );
+        assert_eq!(
+            found(|r| r.send_lag.record_n(3_000_000, 800).unwrap()),
+            [Verdict::ClientLimited]
+        );
+        assert_eq!(
+            found(|r| r.sending.record_n(3_000_000, 800).unwrap()),
+            [Verdict::ClientLimited]
+        );
+        assert_eq!(found(|r| r.clock_steps = 1), [Verdict::ClockStep]);
+        assert_eq!(
+            found(|r| r.contention.run_queue_ns = Some(1_100_000_000)),
+            [Verdict::Contended]
+        );
+        assert_eq!(
+            found(|r| r.contention.steal_ns = Some(500_000_000)),
+            [Verdict::Contended]
+        );
         assert!(found(|r| r.in_flight_ns = r.in_flight_ns * 9 / 10).contains(&Verdict::ConcurrencyShort));
         assert_eq!(found(|r| r.streaming_ns /= 4), [Verdict::MostlyWaiting]);
+        let one_slot = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 76, 1);
+        assert_eq!(found(one_slot), [Verdict::Queued]);
         assert_eq!(found(|r| r.output_tokens /= 2), [Verdict::ShortOutput]);
         assert_eq!(found(|r| r.goose_requests.0 += 1), [Verdict::GooseMismatch]);
         assert_eq!(found(|r| r.completed_in_window /= 2), [Verdict::LittlesLaw]);
@@ -321,6 +284,77 @@ mod tests {
         assert_eq!(result(8, |_| {}).verdicts, [Verdict::FewSamples]);
         let failed = |r: &mut StepRecord| *r.outcomes.entry(Outcome::Http5xx).or_default() += 2;
         assert_eq!(found(failed), [Verdict::Errors]);
+    }
+
+    #[test]
+    fn a_late_reader_spoils_what_the_kernel_did_not_keep_apart() {
+        let late = |r: &mut StepRecord| r.read_lag.record_n(3_000_000, 80_000).unwrap();
+        let verdicts = |change: fn(&mut StepRecord), late: fn(&mut StepRecord)| {
+            let step = result(80, |r| {
+                late(r);
+                change(r);
+            });
+            assert!(step.client.read_lag_ms.p99.is_some_and(|lag| lag > 2.9));
+            step.verdicts
+        };
+        // Every event with its own stamp: the reader was late, the arrivals are not.
+        assert_eq!(verdicts(|_| {}, late), [Verdict::LateReader]);
+        // Merged stamps: events came up to 2 ms before their stamps.
+        let merged = |r: &mut StepRecord| r.shared_stamps.record_n(2_000_000, 8_000).unwrap();
+        assert_eq!(
+            verdicts(merged, late),
+            [Verdict::ClientLimited, Verdict::LateReader]
+        );
+        // A prompt reader finds events together because the server sent them together.
+        let prompt = result(80, |r| r.shared_stamps.record_n(20_000_000, 40_000).unwrap());
+        assert_eq!(prompt.verdicts, []);
+        let few = |r: &mut StepRecord| r.shared_stamps.record_n(2_000_000, 700).unwrap();
+        assert_eq!(
+            verdicts(few, late),
+            [Verdict::LateReader],
+            "less than 1 % of events"
+        );
+    }
+
+    #[test]
+    fn without_the_kernels_stamps_the_error_is_not_known() {
+        let unstamped = |r: &mut StepRecord| {
+            r.read_lag.reset();
+            r.unstamped_events = r.events_in_window;
+        };
+        let step = result(80, |r| {
+            unstamped(r);
+            r.kernel_stamps = false;
+        });
+        assert_eq!((step.client.stamp, step.client.error_p99_ms), (Stamp::Read, None));
+        assert_eq!(step.verdicts, [Verdict::Unstamped]);
+        assert_eq!(
+            result(80, unstamped).client.stamp,
+            Stamp::Read,
+            "as when the kernel stops to stamp"
+        );
+        let few = result(80, |r| r.unstamped_events = r.events_in_window / 200);
+        assert_eq!((few.client.stamp, few.verdicts), (Stamp::Kernel, vec![]));
+    }
+
+    #[test]
+    fn the_servers_word_on_its_queue_counts_before_what_the_streams_say() {
+        let verdicts = |running: f64, waiting: f64, change: fn(&mut StepRecord)| {
+            let mut record = record(80, 20);
+            change(&mut record);
+            let context = StepContext {
+                server_running: Some(running),
+                server_waiting: Some(waiting),
+                ..StepContext::default()
+            };
+            summarise(facts(0, "candle", 80), &record, context).verdicts
+        };
+        assert_eq!(verdicts(80.0, 0.0, |_| {}), []);
+        assert_eq!(verdicts(1.0, 79.0, |_| {}), [Verdict::Queued]);
+        let prompts = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 10, 10);
+        assert_eq!(verdicts(80.0, 0.0, prompts), [Verdict::MostlyWaiting]);
+        assert_eq!(verdicts(160.0, 0.0, |_| {}), [Verdict::ServerCount]);
+        assert_eq!(verdicts(76.5, 0.0, |_| {}), [], "within 5 %");
     }
 
     #[test]
@@ -359,7 +393,7 @@ mod tests {
 
     #[test]
     fn an_empty_step_has_no_figures_and_says_so() {
-        let empty = crate::measure::replay::empty_record(
+        let empty = StepRecord::empty(
             crate::measure::Window {
                 start_ns: 5,
                 end_ns: 5,

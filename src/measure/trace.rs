@@ -1,20 +1,25 @@
 //! What the client notes of the request at hand: reused from request to request, so that an event costs no memory.
 
-use super::{Outcome, Sample, TokenSource};
+use super::arrivals::Folded;
+use super::{Outcome, Sample, TokenSource, Window};
 
 /// An event that carried output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
     /// Its arrival, in nanoseconds since the start of the run.
     pub at_ns: u64,
-    /// Nanoseconds from arrival to read, at most 4 s.
+    /// Nanoseconds from arrival to read, at most 4 s; 0 where the kernel did not stamp the event, and its arrival is the
+    /// instant of its read.
     pub lag_ns: u32,
     /// Output tokens of the request so far, by the server's word; 0 where the event does not say.
     pub tokens: u32,
 }
 
-/// Events of one request that are kept. Later ones are counted, but their gaps are not.
-const MAX_EVENTS: usize = 1 << 16;
+/// Events that a trace has room for (256 KiB) before they must be folded.
+const ROOM: usize = 1 << 14;
+
+/// Room left for what one read may bring: more events than its bytes can hold.
+const ONE_READ: usize = 1 << 12;
 
 /// One request in the making. Instants are nanoseconds since the start of the run.
 #[derive(Debug, Default)]
@@ -23,6 +28,8 @@ pub struct Trace {
     pub connect_ns: Option<u64>,
     /// See [`Sample::sent_ns`].
     pub sent_ns: Option<u64>,
+    /// Right before the first write of the request.
+    pub writing_ns: Option<u64>,
     /// See [`Sample::headers_ns`].
     pub headers_ns: Option<u64>,
     /// See [`Sample::first_visible_ns`].
@@ -44,8 +51,14 @@ pub struct Trace {
     /// one; `sent_ns` is that of the second time.
     pub resent: bool,
     events: Vec<Event>,
+    /// What stood in `events` before, of a request with very many; kept from request to request.
+    folded: Option<Box<Folded>>,
     count: u32,
+    first: Option<Event>,
+    second_ns: Option<u64>,
     last_ns: Option<u64>,
+    /// Events that do not say how many tokens there are so far.
+    untold: u32,
 }
 
 impl Trace {
@@ -53,25 +66,48 @@ impl Trace {
     pub fn clear(&mut self) {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
+        let mut folded = self.folded.take();
+        if let Some(folded) = &mut folded {
+            folded.clear();
+        }
         *self = Self {
             events,
+            folded,
             ..Self::default()
         };
     }
 
     /// Notes an event that carried output. Returns the gap to the one before it, in nanoseconds.
     pub fn push(&mut self, event: Event) -> Option<u64> {
-        if self.events.len() < MAX_EVENTS {
-            self.events.push(event);
+        self.events.push(event);
+        match self.count {
+            0 => self.first = Some(event),
+            1 => self.second_ns = Some(event.at_ns),
+            _ => {}
         }
         self.count += 1;
+        self.untold += u32::from(event.tokens == 0);
         let before = self.last_ns.replace(event.at_ns);
         before.map(|before| event.at_ns.saturating_sub(before))
     }
 
+    /// Whether the events must be folded before the next read.
+    pub fn is_full(&self) -> bool {
+        self.events.len() >= ROOM - ONE_READ
+    }
+
+    /// Folds the events into counts and histograms, so that a request of any length takes no more memory. `window` is
+    /// the window as known now.
+    pub fn fold(&mut self, window: Window) {
+        let floor_ns = self.floor_ns();
+        let folded = self.folded.get_or_insert_with(|| Box::new(Folded::new()));
+        folded.take(&self.events, window, floor_ns);
+        self.events.clear();
+    }
+
     /// Arrival of the first event with output.
     pub fn first_ns(&self) -> Option<u64> {
-        self.events.first().map(|event| event.at_ns)
+        self.first.map(|event| event.at_ns)
     }
 
     /// Arrival of the last event with output.
@@ -79,9 +115,29 @@ impl Trace {
         self.last_ns
     }
 
-    /// The events with output, but those beyond the limit.
+    /// The events with output that were not folded: the latest ones.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Those that were.
+    pub(super) fn folded(&self) -> Option<&Folded> {
+        self.folded.as_deref().filter(|folded| folded.events > 0)
+    }
+
+    /// No event can have come before this instant.
+    pub(super) fn floor_ns(&self) -> u64 {
+        self.headers_ns.or(self.sent_ns).unwrap_or(0)
+    }
+
+    /// Tokens of the first event; 1 where it does not say.
+    pub(super) fn first_tokens(&self) -> u32 {
+        self.first.map_or(1, |event| event.tokens.max(1))
+    }
+
+    /// Whether every event says how many tokens there are so far.
+    pub(super) fn is_told(&self) -> bool {
+        self.untold == 0
     }
 
     /// Number of events with output.
@@ -104,7 +160,7 @@ impl Trace {
             sent_ns: self.sent_ns,
             headers_ns: self.headers_ns,
             first_ns: self.first_ns(),
-            second_ns: self.events.get(1).map(|event| event.at_ns),
+            second_ns: self.second_ns,
             first_visible_ns: self.first_visible_ns,
             last_ns: self.last_ns,
             end_ns: self.end_ns,

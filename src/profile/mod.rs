@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod cpus;
 pub mod dataset;
 pub mod duration;
 mod error;
@@ -20,6 +21,7 @@ mod slo;
 mod users;
 mod words;
 
+pub use cpus::Cpus;
 pub use error::Error;
 pub use file::shipped;
 pub use header::Header;
@@ -153,6 +155,8 @@ pub struct Profile {
     /// How long requests in flight may take after the load stops.
     #[serde(rename = "drain_s", serialize_with = "duration::seconds")]
     pub drain: Duration,
+    /// Processors that the load's threads may run on; the default when absent.
+    pub client_cpus: Option<Cpus>,
     /// How long a user whose request failed waits before the next.
     #[serde(rename = "backoff_s", serialize_with = "duration::seconds")]
     pub backoff: Duration,
@@ -206,6 +210,8 @@ pub struct Requests {
 pub struct Server {
     /// Threads to compute with; the engine's default when absent.
     pub threads: Option<u32>,
+    /// Processors that the server's processes may run on; the default when absent.
+    pub server_cpus: Option<Cpus>,
     /// Sequences to run at once.
     pub parallel: u32,
     /// Tokens of context for each sequence.

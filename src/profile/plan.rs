@@ -75,6 +75,9 @@ impl Profile {
         if self.url.is_none() {
             line("started", self.server_line());
         }
+        if let Some(cpus) = &self.client_cpus {
+            line("client", format!("processors {cpus}"));
+        }
         line("requests", self.request_line());
         line("window", self.window_line());
         if let Some(slo) = &self.slo {
@@ -104,6 +107,9 @@ impl Profile {
             "{threads}, {} sequences of {} tokens",
             server.parallel, server.context
         );
+        if let Some(cpus) = &server.server_cpus {
+            let _ = write!(line, ", processors {cpus}");
+        }
         if let Some(weights) = &server.weights {
             let _ = write!(line, ", weights {weights}");
         }

@@ -93,6 +93,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         },
         ramp: load.ramp.unwrap_or_default(),
         drain: load.drain.unwrap_or(Duration::from_secs(30)),
+        client_cpus: load.client_cpus,
         backoff: load.backoff.unwrap_or(Duration::from_millis(500)),
         requests,
         warmup: Warmup {
@@ -104,6 +105,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         slo,
         server: Server {
             threads: server.threads,
+            server_cpus: server.server_cpus,
             parallel: server.parallel.unwrap_or(most_users),
             context,
             weights: server.weights,
@@ -157,6 +159,7 @@ fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict
     let server = &settings.server;
     let started = [
         ("threads", server.threads.is_some()),
+        ("server_cpus", server.server_cpus.is_some()),
         ("parallel", server.parallel.is_some()),
         ("weights", server.weights.is_some()),
         ("server_arg", server.server_arg.is_some()),

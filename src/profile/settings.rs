@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Endpoint, Format, Header, Length, Slo, Users, duration, length};
+use super::{Cpus, Endpoint, Format, Header, Length, Slo, Users, duration, length};
 
 /// Declares how the settings of one group override those of another, field by field; the compiler checks that no
 /// field is left out.
@@ -135,8 +135,11 @@ pub struct LoadSettings {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     #[serde(deserialize_with = "duration::read")]
     pub backoff: Option<Duration>,
+    /// Processors for the threads that make the load, e.g. 0,2-3 (Linux)
+    #[arg(long, value_name = "CPUS")]
+    pub client_cpus: Option<Cpus>,
 }
-overrides!(LoadSettings: users, step, duration, num_prompts, ramp, drain, backoff);
+overrides!(LoadSettings: users, step, duration, num_prompts, ramp, drain, backoff, client_cpus);
 
 /// `[requests]`: what is sent.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
@@ -233,6 +236,9 @@ pub struct ServerSettings {
     /// Threads that the engine computes with
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
+    /// Processors for the engine's processes, e.g. 0,2-3 (Linux)
+    #[arg(long, value_name = "CPUS")]
+    pub server_cpus: Option<Cpus>,
     /// Sequences that the engine runs at once; default: the most users of any step
     #[arg(long, value_name = "N")]
     pub parallel: Option<u32>,
@@ -246,7 +252,7 @@ pub struct ServerSettings {
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Option<Vec<String>>,
 }
-overrides!(ServerSettings: threads, parallel, context, weights, server_arg);
+overrides!(ServerSettings: threads, server_cpus, parallel, context, weights, server_arg);
 
 /// `[report]`: what is shown and kept.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]

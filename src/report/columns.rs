@@ -122,6 +122,9 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
         Column::number(["TTFT", "p50 ms"], Latency, Low, |s| s.ttft_ms.p50),
         Column::number(["TTFT", "p90 ms"], Latency, Low, |s| s.ttft_ms.p90),
         Column::number(["TTFT", "p99 ms"], Latency, Low, |s| s.ttft_ms.p99),
+        Column::number(["client", "±p99 ms"], Latency, Neither, |s| {
+            s.client.error_p99_ms
+        }),
         Column::number(["ITL", "p50 ms"], Latency, Low, |s| s.itl_ms.p50),
         Column::number(["ITL", "p99 ms"], Latency, Low, |s| s.itl_ms.p99),
         Column::number(["E2EL", "p50 ms"], Latency, Low, |s| s.e2el_ms.p50),
@@ -139,8 +142,5 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
             s.scaling.map(|x| 100.0 * x.efficiency)
         }));
     }
-    columns.push(Column::number(["client", "± ms"], Latency, Neither, |s| {
-        s.client.error_p99_ms
-    }));
     columns
 }

@@ -5,6 +5,7 @@ mod columns;
 mod csv;
 mod progress;
 mod table;
+mod verdict;
 mod words;
 
 use std::io::{self, Write};

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::calibration;
-use super::columns::significant;
-use crate::measure::result::{RunResult, Status, StepResult, Verdict};
+use super::verdict::verdict;
+use crate::measure::result::{RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
 pub(super) fn snake(variant: impl Serialize) -> String {
@@ -73,74 +73,6 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     }
     lines.extend(run.notes.iter().map(|note| format!("- {note}")));
     lines
-}
-
-/// A verdict with its figures.
-fn verdict(verdict: Verdict, s: &StepResult) -> String {
-    let number = |x: Option<f64>| x.map_or_else(|| "unknown".to_owned(), significant);
-    let seen = &s.concurrency;
-    match verdict {
-        Verdict::NoSamples if s.requests.sent == 0 => {
-            "no request was sent inside the window: requests take longer than it lasts; try a longer --duration"
-                .to_owned()
-        }
-        Verdict::NoSamples => "no request succeeded".to_owned(),
-        Verdict::Errors => {
-            let kinds: Vec<_> = s
-                .errors
-                .iter()
-                .map(|(kind, n)| format!("{} {n}", snake(kind)))
-                .collect();
-            let (failed, sent) = (s.requests.failed, s.requests.sent);
-            format!(
-                "{failed} of {sent} requests failed ({}); latencies are of the others",
-                kinds.join(", ")
-            )
-        }
-        Verdict::ClientLimited => format!(
-            "client-limited: the client's own error (p99 {} ms) is above 1 ms or 5 % of TTFT p50 ({} ms)",
-            number(s.client.error_p99_ms),
-            number(s.ttft_ms.p50)
-        ),
-        Verdict::ConcurrencyShort => {
-            format!(
-                "{} users were claimed, {} were in flight",
-                seen.claimed,
-                significant(seen.observed)
-            )
-        }
-        Verdict::MostlyWaiting => format!(
-            "of {} requests in flight only {} were receiving tokens; the others waited for their first",
-            significant(seen.observed),
-            significant(seen.streaming)
-        ),
-        Verdict::LittlesLaw => format!(
-            "not steady: throughput times latency says {} in flight, {} were",
-            number(seen.littles_law),
-            significant(seen.observed)
-        ),
-        Verdict::ShortOutput => format!(
-            "answers were shorter than asked: {} tokens on average, {} wanted",
-            significant(s.tokens.output as f64 / s.requests.ok.max(1) as f64),
-            s.facts.osl.mean
-        ),
-        Verdict::TokensAreEvents => {
-            "the server told no usage: output events are counted as tokens".to_owned()
-        }
-        Verdict::FewSamples => format!("TTFT p99 rests on {} requests; 662 are needed", s.ttft_ms.n),
-        Verdict::Resent => format!(
-            "{} requests were sent a second time: the server closes connections that it said it keeps open",
-            s.resent
-        ),
-        Verdict::GooseMismatch => {
-            let goose = s.goose.map_or((0, 0), |g| (g.ok, g.failed));
-            let (ok, failed) = (s.requests_all.ok, s.requests_all.failed);
-            format!(
-                "goose counted {} + {} failed requests, the client {ok} + {failed}",
-                goose.0, goose.1
-            )
-        }
-    }
 }
 
 /// Where the files are.

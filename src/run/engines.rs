@@ -7,8 +7,9 @@ use super::{Shown, Usage};
 use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
 use crate::measure::Store;
 use crate::measure::result::{EngineFailure, EngineResult};
-use crate::profile::{self, Profile};
+use crate::profile::{self, Cpus, Profile};
 use crate::report;
+use crate::telemetry::affinity;
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
 const TEMPLATE_TOKENS: u32 = 128;
@@ -52,16 +53,24 @@ fn settings(bench: &Bench<'_>, store: &Store, recipe: &Recipe) -> anyhow::Result
     let mut settings = Settings::new(&model.path, subject.name().unwrap_or(&model.name), log);
     settings.parallel = profile.server.parallel;
     settings.context = profile.server.context + TEMPLATE_TOKENS;
-    settings.threads = profile.server.threads.unwrap_or_else(default_threads);
+    settings.cpus = bench.cores.server.as_ref().map(|cpus| cpus.list().to_vec());
+    let threads = || default_threads(bench.cores.server.as_ref());
+    settings.threads = profile.server.threads.unwrap_or_else(threads);
     settings.weights = profile.server.weights.clone();
     settings.extra_args = profile.server.args.clone();
     Ok(settings)
 }
 
-/// Threads of a server on this machine: one for each CPU, less one for the client where there are more than two.
-fn default_threads() -> u32 {
-    let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-    if cpus > 2 { cpus - 1 } else { cpus }
+/// Threads of a server on this machine: one for each of its processors. Where it has none of its own, one for each there
+/// is, less one for the client where there are more than two.
+fn default_threads(own: Option<&Cpus>) -> u32 {
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = match own {
+        Some(own) => own.list().len(),
+        None if all > 2 => all - 1,
+        None => all,
+    };
+    u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
 /// Brings the engine up, runs every step against it, and stops it. Whatever goes wrong with the engine is saved with
@@ -96,6 +105,7 @@ pub fn measure(
         engine.version = running.version().map(str::to_owned);
         engine.load_s = running.load_s();
         engine.effective = effective(running.effective());
+        engine.effective.extend(processors(bench, &running));
         engine.log = running.pid().map(|_| format!("engine-{}.log", recipe.name));
     })?;
 
@@ -157,6 +167,16 @@ fn effective(effective: &Effective) -> serde_json::Map<String, serde_json::Value
         Ok(serde_json::Value::Object(map)) => map.into_iter().filter(|(_, value)| !value.is_null()).collect(),
         _ => serde_json::Map::new(),
     }
+}
+
+/// Where the load's threads and the server's processes may run, as the system says.
+fn processors(bench: &Bench<'_>, running: &Running) -> impl Iterator<Item = (String, serde_json::Value)> {
+    let client = bench.cores.client.clone();
+    let client = client.or_else(|| Cpus::new(affinity::of(0)?));
+    let server = running.pid().and_then(affinity::of).and_then(Cpus::new);
+    [("client_cpus", client), ("server_cpus", server)]
+        .into_iter()
+        .filter_map(|(key, cpus)| Some((key.to_owned(), cpus?.to_string().into())))
 }
 
 fn lines(text: &str) -> Vec<String> {

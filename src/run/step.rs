@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::cores::Cores;
 use super::display::{self, Display};
 use super::{Interrupt, Subject};
 use crate::client::Target;
@@ -14,7 +15,7 @@ use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
 use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo};
 use crate::report::Progress;
-use crate::telemetry::{Usage, Watch};
+use crate::telemetry::{Gauges, Queue, Usage, Watch};
 
 /// How often the display and the server's process are looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -30,12 +31,20 @@ pub struct Bench<'a> {
     pub profile: &'a Profile,
     /// The model under test.
     pub subject: &'a Subject,
+    /// Who may run on which processors.
+    pub cores: &'a Cores,
     /// Where progress goes.
     pub progress: &'a Progress,
     /// The user's wish to stop.
     pub interrupt: &'a Interrupt,
     /// The run's clock.
     pub clock: Clock,
+}
+
+/// The most threads that a step of the profile takes.
+pub fn threads(profile: &Profile) -> usize {
+    let most = profile.users.iter().max().copied().unwrap_or(1);
+    load::shards(most, None)
 }
 
 /// A step's prompts, by the numbers of its requests.
@@ -102,9 +111,23 @@ pub fn all(
                 ..facts.clone()
             });
         };
-        let (record, usages) = watched(bench, running, &facts, steps.len(), load, &mut window_opens)?;
+        let gauges = gauges(recipe, running, api_key)?;
+        let (record, seen) = watched(
+            bench,
+            running,
+            (&facts, steps.len()),
+            load,
+            gauges,
+            &mut window_opens,
+        )?;
         first_id += record.all_outcomes.values().sum::<u64>() + u64::from(planned.step.users);
-        let (context, seconds) = server(&usages, record.window);
+        let (server, seconds) = used(&seen.usages, record.window);
+        let (server_running, server_waiting) = said(&seen.queues, record.window);
+        let context = StepContext {
+            server,
+            server_running,
+            server_waiting,
+        };
         store.step_done(facts, &record, context, &seconds)?;
     }
     Ok(())
@@ -176,7 +199,7 @@ fn step_load(
     (engine, target, prompts, first_id, stop): (usize, Arc<Target>, Numbered, u64, Stop),
 ) -> anyhow::Result<StepLoad> {
     let profile = bench.profile;
-    let shards = load::shards(planned.step.users);
+    let shards = load::shards(planned.step.users, bench.cores.client.as_ref());
     Ok(StepLoad {
         target,
         engine: u16::try_from(engine)?,
@@ -192,6 +215,8 @@ fn step_load(
         requests: Arc::new(prompts),
         first_id,
         shards,
+        cpus: bench.cores.client.clone(),
+        stall: None,
         clock: bench.clock,
         stop,
         sink: store
@@ -201,20 +226,37 @@ fn step_load(
     })
 }
 
-/// Runs the step while someone shows how it goes, samples the server's processes, and ends the step when the server
-/// is gone.
+/// The gauges in which the server tells of its queue, where the recipe knows of any.
+fn gauges(recipe: &Recipe, running: &Running, api_key: Option<&str>) -> std::io::Result<Option<Gauges>> {
+    let Some(metrics) = &recipe.metrics else {
+        return Ok(None);
+    };
+    let url = format!("{}{}", running.base_url(), metrics.path);
+    let key = api_key.map(str::to_owned);
+    Gauges::new(url, key, metrics.running.clone(), metrics.waiting.clone()).map(Some)
+}
+
+/// What was seen of the server, once a second.
+struct Seen {
+    usages: Vec<Usage>,
+    queues: Vec<Queue>,
+}
+
+/// Runs the step while someone shows how it goes, samples the server's processes, asks it for its queue, and ends the
+/// step when the server is gone.
 fn watched(
     bench: &Bench<'_>,
     running: &Running,
-    facts: &StepFacts,
-    steps: usize,
+    (facts, steps): (&StepFacts, usize),
     load: StepLoad,
+    gauges: Option<Gauges>,
     window_opens: &mut dyn FnMut(u64),
-) -> anyhow::Result<(StepRecord, Vec<Usage>)> {
+) -> anyhow::Result<(StepRecord, Seen)> {
     let clock = bench.clock;
-    let watch = running
+    let usages = running
         .processes()
-        .map(|root| Watch::start(root, move || clock.now_ns()));
+        .map(|root| Watch::start(move || root.usage(clock.now_ns())));
+    let queues = gauges.map(|mut gauges| Watch::start(move || gauges.look(clock.now_ns())));
     let (live, stop, over) = (load.live.clone(), load.stop.clone(), AtomicBool::new(false));
     let opened_ns = AtomicU64::new(display::AHEAD);
     let record = thread::scope(|scope| {
@@ -243,11 +285,28 @@ fn watched(
         looker.thread().unpark();
         record
     });
-    Ok((record?, watch.map(Watch::stop).unwrap_or_default()))
+    let seen = Seen {
+        usages: usages.map(Watch::stop).unwrap_or_default(),
+        queues: queues.map(Watch::stop).unwrap_or_default(),
+    };
+    Ok((record?, seen))
+}
+
+/// What the server said of its queue inside the window, averaged: requests it worked on, requests that waited.
+fn said(queues: &[Queue], window: Window) -> (Option<f64>, Option<f64>) {
+    let mean = |gauge: fn(&Queue) -> Option<f64>| {
+        let values: Vec<f64> = queues
+            .iter()
+            .filter(|queue| window.holds(queue.at_ns))
+            .filter_map(gauge)
+            .collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    (mean(|queue| queue.running), mean(|queue| queue.waiting))
 }
 
 /// What the server used inside the window, and second by second.
-fn server(usages: &[Usage], window: Window) -> (StepContext, Vec<ServerSecond>) {
+fn used(usages: &[Usage], window: Window) -> (Option<ServerResult>, Vec<ServerSecond>) {
     let seconds = usages.windows(2).map(|pair| {
         let passed_s = (pair[1].at_ns.saturating_sub(pair[0].at_ns)) as f64 / NS;
         ServerSecond {
@@ -269,5 +328,5 @@ fn server(usages: &[Usage], window: Window) -> (StepContext, Vec<ServerSecond>) 
         rss_peak_bytes: usages.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0),
         gpu: Vec::new(),
     });
-    (StepContext { server }, seconds.collect())
+    (server, seconds.collect())
 }

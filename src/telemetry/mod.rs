@@ -1,14 +1,19 @@
-//! What the machine did while the load ran: CPU and memory of the server's processes, and how contended the client's
-//! own threads were.
+//! What the machine did while the load ran: CPU and memory of the server's processes, what the client's own threads cost
+//! and waited for, which processors each had, and what the server says of its queue.
 //!
-//! Linux only, out of `/proc`; elsewhere every function answers that it does not know.
+//! Mostly out of `/proc`, which only Linux has; elsewhere every function answers that it does not know.
 
-mod contention;
+pub mod affinity;
+mod cost;
 mod machine;
 mod processes;
+mod queue;
+mod watch;
 
-pub use contention::Contention;
+pub use cost::{Cost, Meter, ThreadId};
 pub use machine::Machine;
 #[cfg(target_os = "linux")]
 pub(crate) use processes::below;
-pub use processes::{Root, Usage, Watch};
+pub use processes::{Root, Usage};
+pub use queue::{Gauges, Queue};
+pub use watch::Watch;

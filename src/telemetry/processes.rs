@@ -1,13 +1,6 @@
-//! CPU and memory of a process and everything it started, once a second.
-
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+//! CPU and memory of a process and everything it started.
 
 use serde::Serialize;
-
-/// Time between two samples.
-const EVERY: Duration = Duration::from_secs(1);
 
 /// Which processes are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +14,7 @@ pub enum Root {
 /// What a set of processes had used at one instant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Usage {
-    /// When, on the clock that was given to [`Watch::start`].
+    /// When, on the caller's clock.
     pub at_ns: u64,
     /// CPU seconds since each process started, user and system, with those of children that ended and were waited for.
     /// The kernel counts in ticks of 10 ms.
@@ -104,48 +97,12 @@ pub(crate) fn below(root: i32) -> Vec<procfs::process::Stat> {
     found
 }
 
-/// Samples the processes once a second on a thread of its own until it is stopped or dropped.
-#[derive(Debug)]
-pub struct Watch {
-    stop: Sender<()>,
-    sampler: Option<JoinHandle<Vec<Usage>>>,
-}
-
-impl Watch {
-    /// Starts to sample; `clock` gives the instant of each sample in nanoseconds.
-    pub fn start(root: Root, clock: impl Fn() -> u64 + Send + 'static) -> Watch {
-        let (stop, stopped) = channel();
-        let sampler = thread::spawn(move || {
-            let mut samples = Vec::new();
-            loop {
-                samples.extend(root.usage(clock()));
-                if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
-                    samples.extend(root.usage(clock()));
-                    return samples;
-                }
-            }
-        });
-        Watch {
-            stop,
-            sampler: Some(sampler),
-        }
-    }
-
-    /// Takes a last sample and returns all of them, in order; empty where the system does not tell.
-    pub fn stop(mut self) -> Vec<Usage> {
-        // It fails when the sampler has ended, and then it can be joined.
-        let _ = self.stop.send(());
-        self.sampler
-            .take()
-            .and_then(|sampler| sampler.join().ok())
-            .unwrap_or_default()
-    }
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -181,18 +138,5 @@ mod tests {
         assert_eq!((tree.at_ns, tree.threads), (7, alone.threads + 1));
         assert!(tree.rss_bytes > alone.rss_bytes && tree.rss_peak_bytes >= tree.rss_bytes);
         assert_eq!(Root::Tree(shell.id()).usage(7), None);
-    }
-
-    #[test]
-    fn a_watch_samples_at_its_start_and_at_its_end() {
-        let watch = Watch::start(Root::Tree(std::process::id()), || 5);
-        let samples = watch.stop();
-        assert!(samples.len() >= 2);
-        assert!(
-            samples
-                .iter()
-                .all(|usage| usage.at_ns == 5 && usage.rss_bytes > 0 && usage.threads > 1)
-        );
-        assert!(samples.windows(2).all(|pair| pair[0].cpu_s <= pair[1].cpu_s));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{Event, Finish, Generation, Generator, Input, Refusal, Request};
+use crate::{Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request};
 use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
+use prometheus_client::metrics::gauge::Gauge;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -32,17 +33,25 @@ pub struct Scheduled {
     schedule: Schedule,
     slot_count: usize,
     seed: u64,
+    metrics: Arc<Metrics>,
 }
 
 impl Scheduled {
     /// A generator whose requests go by `schedule`, unless one brings its own.
-    pub fn new(clock: Arc<Clock>, schedule: Schedule, slots: usize, seed: u64) -> Self {
+    pub fn new(
+        clock: Arc<Clock>,
+        schedule: Schedule,
+        slots: usize,
+        seed: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             clock,
             slots: Arc::new(Semaphore::new(slots)),
             schedule,
             slot_count: slots,
             seed,
+            metrics,
         }
     }
 
@@ -66,6 +75,7 @@ impl Scheduled {
         let state = Playing {
             clock: Arc::clone(&self.clock),
             slots: Arc::clone(&self.slots),
+            metrics: Arc::clone(&self.metrics),
             slot: None,
             schedule: schedule.clone(),
             rng: ChaCha8Rng::seed_from_u64(request.seed.unwrap_or(self.seed)),
@@ -98,11 +108,28 @@ fn prompt_words(input: &Input) -> u64 {
     }
 }
 
+/// One more in a gauge, for as long as it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// A stream on its way.
 struct Playing {
     clock: Arc<Clock>,
     slots: Arc<Semaphore>,
-    slot: Option<OwnedSemaphorePermit>,
+    metrics: Arc<Metrics>,
+    slot: Option<(OwnedSemaphorePermit, Counted)>,
     schedule: Schedule,
     rng: ChaCha8Rng,
     start: u64,
@@ -146,8 +173,11 @@ impl Playing {
     async fn wait_for_slot(&mut self) {
         let slots = Arc::clone(&self.slots);
         let free_at_once = slots.available_permits() > 0;
+        let waiting = Counted::new(&self.metrics.waiting);
         // The semaphore is never closed.
-        self.slot = slots.acquire_owned().await.ok();
+        let permit = slots.acquire_owned().await.ok();
+        drop(waiting);
+        self.slot = permit.map(|permit| (permit, Counted::new(&self.metrics.running)));
         if !free_at_once {
             self.start = now();
         }
