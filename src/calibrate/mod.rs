@@ -136,18 +136,17 @@ pub fn measure(
     reference.forget()?;
     let asked = Arc::new(Asked::new(load));
     let (sink, seen) = Sink::with_events(BACKLOG);
-    let lost = sink.clone();
+    let overrun = sink.clone();
     let step = step(reference, load, stop.clone(), clock, asked, sink)?;
-    let (record, seen) = thread::scope(|scope| {
+    let (record, seen, lost) = thread::scope(|scope| {
         let seen = scope.spawn(|| seen.into_iter().map(Seen::from).collect::<Vec<_>>());
         let record = run_step(step, &mut |_| {});
-        let lost = { lost }.lost();
-        (
-            record.map(|record| (record, lost)),
-            seen.join().expect("collecting does not panic"),
-        )
+        let lost = overrun.lost();
+        // The last of the sinks: with it, what is seen comes to its end.
+        drop(overrun);
+        (record, seen.join().expect("collecting does not panic"), lost)
     });
-    let (record, lost) = record?;
+    let record = record?;
     if stop.is_soft() {
         return Ok(None);
     }
