@@ -167,6 +167,11 @@ impl Connection {
         Ok(Piece::Bytes(Got { bytes, ..got }))
     }
 
+    /// A request was written.
+    pub fn asked(&mut self) {
+        self.tcp.asked();
+    }
+
     /// Hands over as much of `bytes` as is taken; nothing is left of it once TLS has it.
     ///
     /// # Errors

@@ -56,6 +56,9 @@ impl Exchange {
         self.closing = false;
         self.trace.writing_ns = Some(clock.now_ns());
         self.write();
+        if let Some(connection) = &mut self.connection {
+            connection.asked();
+        }
     }
 
     /// A server may answer and close before it has taken all of the request. Then what it answered counts, so failing

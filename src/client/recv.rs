@@ -42,30 +42,37 @@ pub fn enable_stamps(_: &TcpStream) -> bool {
     false
 }
 
-/// Has the kernel acknowledge what was read, and hold back the acknowledgement of what has not been.
+/// What is asked of the kernel about acknowledgements; the numbers are those of `TCP_QUICKACK`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Acknowledging {
+    /// Not the moment a segment comes.
+    Later = 0,
+    /// What was read, now.
+    Read = 2,
+}
+
+/// Asks the kernel to acknowledge so from now on. That it may refuse does no harm but to the stamps' resolution.
 ///
 /// See [`Acknowledge`](super::stamped::Acknowledge) for why.
 #[cfg(target_os = "linux")]
-pub fn acknowledge_read(tcp: &TcpStream) {
-    // 2: now, and no quick ones after it. 0: no quick ones, also if there was nothing to acknowledge.
-    for mode in [2, 0] {
-        let mode: libc::c_int = mode;
-        // SAFETY: the descriptor is open as long as `tcp` lives, and the option's value is an int of the size given.
-        unsafe {
-            libc::setsockopt(
-                tcp.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_QUICKACK,
-                (&raw const mode).cast(),
-                size_of_val(&mode) as libc::socklen_t,
-            )
-        };
-    }
+pub fn acknowledge(tcp: &TcpStream, how: Acknowledging) {
+    let mode = how as libc::c_int;
+    // SAFETY: the descriptor is open as long as `tcp` lives, and the option's value is an int of the size given.
+    unsafe {
+        libc::setsockopt(
+            tcp.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_QUICKACK,
+            (&raw const mode).cast(),
+            size_of_val(&mode) as libc::socklen_t,
+        )
+    };
 }
 
 /// Without stamps there is nothing to keep apart.
 #[cfg(not(target_os = "linux"))]
-pub fn acknowledge_read(_: &TcpStream) {}
+pub fn acknowledge(_: &TcpStream, _: Acknowledging) {}
 
 /// Bytes that lie in the socket.
 pub fn pending(tcp: &TcpStream) -> io::Result<usize> {

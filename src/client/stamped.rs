@@ -4,7 +4,7 @@ use std::io;
 
 use mio::net::TcpStream;
 
-use super::recv;
+use super::recv::{self, Acknowledging};
 use crate::measure::{Clock, WallOffset};
 
 /// When bytes came: arrival at this host, and the read that fetched them. Nanoseconds on the run's clock.
@@ -86,38 +86,51 @@ impl Stride {
     }
 }
 
-/// Keeps the stamps of segments that lie unread apart, at the price of a few system calls where it is needed.
+/// Keeps the stamps of segments that lie unread apart.
 ///
 /// Linux merges neighbouring segments in the receive queue, and their stamps with them, once they are acknowledged (on
-/// loopback and veth, where the sender's copy pins them until then). Usually it acknowledges what was read when it is
-/// read, or at the latest 40 ms after it came: a reader who is later than that finds stamps merged. But at the start of
-/// a connection and after a pause it acknowledges sixteen segments the moment they come. There each read acknowledges
-/// for itself instead (which uses the sixteen up), and what comes after it must wait. A server that sends only when it
-/// was acknowledged is thus never made to wait for longer than by any other client.
+/// loopback and veth, where the sender's copy pins them until then). In a conversation, as it calls one in which both
+/// sides speak, it acknowledges with every second read, or 40 ms after a segment came: stamps stay apart as long as the
+/// reader is no later than some 30 ms. Outside of one it acknowledges segments when they come. So it is told that this
+/// is a conversation, when a request is sent and after a pause, in which it forgets. And since it also acknowledges when
+/// more lies unacknowledged than the largest segment that it has seen, what precedes the first output must not add to
+/// that: the first segments of a response are acknowledged when they are read.
+///
+/// A server that sends only when it was acknowledged waits 40 ms in a conversation. That is so with any client that
+/// keeps its connection; but on a new one the first segments would be acknowledged at once, and are here, when read.
 #[derive(Debug)]
 struct Acknowledge {
     at_once: u8,
 }
 
 impl Acknowledge {
-    /// Segments that Linux acknowledges at once at the start and after a pause.
+    /// Segments that Linux acknowledges at once at the start.
     const QUICK: u8 = 16;
-    /// Shorter than the least retransmission timeout, the pause after which they are renewed.
+    /// Segments before the first output: the head and the event that names the role.
+    const BEGINNING: u8 = 2;
+    /// Shorter than the least retransmission timeout, the pause after which it does so again.
     const PAUSE_NS: u64 = 150_000_000;
 
     fn new(tcp: &TcpStream) -> Self {
-        recv::acknowledge_read(tcp);
+        recv::acknowledge(tcp, Acknowledging::Later);
         Self { at_once: Self::QUICK }
+    }
+
+    /// A request was sent.
+    fn asked(&mut self, tcp: &TcpStream) {
+        self.at_once = self.at_once.max(Self::BEGINNING);
+        recv::acknowledge(tcp, Acknowledging::Later);
     }
 
     /// Everything that had come was read at `read_ns`; what was read before it, at `before_ns`.
     fn drained(&mut self, tcp: &TcpStream, before_ns: u64, read_ns: u64) {
-        if read_ns - before_ns > Self::PAUSE_NS {
-            self.at_once = Self::QUICK;
+        let at_once = self.at_once > 0;
+        if at_once {
+            self.at_once -= 1;
+            recv::acknowledge(tcp, Acknowledging::Read);
         }
-        if let Some(left) = self.at_once.checked_sub(1) {
-            self.at_once = left;
-            recv::acknowledge_read(tcp);
+        if at_once || read_ns - before_ns > Self::PAUSE_NS {
+            recv::acknowledge(tcp, Acknowledging::Later);
         }
     }
 }
@@ -166,6 +179,11 @@ impl StampedTcp {
     /// Whether the peer has closed, or sent what nobody asked for (`unasked`), while the connection was idle.
     pub fn is_stale(&self, unasked: bool) -> bool {
         recv::peek(&self.tcp).is_some_and(|bytes| bytes == 0 || unasked)
+    }
+
+    /// A request was sent.
+    pub fn asked(&mut self) {
+        self.acknowledge.asked(&self.tcp);
     }
 
     /// The socket, to be waited for and written to.
