@@ -131,14 +131,16 @@ fn run(args: Args) -> anyhow::Result<()> {
 async fn serve(args: Args, faults: Arc<Faults>) -> anyhow::Result<()> {
     let log = Arc::new(Log::default());
     let clock = Clock::start().context("no timer")?;
+    let server = Server::loading(vec![args.model_name.clone()]);
     let generator = Arc::new(Scheduled::new(
         clock,
         args.schedule.clone(),
         args.slots.max(1),
         args.seed,
+        Arc::clone(&server.metrics),
     ));
     let reference = Arc::new(Reference {
-        server: Server::loading(vec![args.model_name.clone()]),
+        server,
         generator: Arc::clone(&generator),
         log: Arc::clone(&log),
         faults: Arc::clone(&faults),

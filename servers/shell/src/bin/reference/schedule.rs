@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
-use loadtest_shell::{Event, Finish, Generation, Generator, Input, Refusal, Request};
+use loadtest_shell::{Counted, Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -29,17 +29,25 @@ pub struct Scheduled {
     schedule: Schedule,
     slot_count: usize,
     seed: u64,
+    metrics: Arc<Metrics>,
 }
 
 impl Scheduled {
-    /// A generator whose requests go by `schedule`, unless one brings its own.
-    pub fn new(clock: Arc<Clock>, schedule: Schedule, slots: usize, seed: u64) -> Self {
+    /// A generator whose requests go by `schedule`, unless one brings its own; `metrics` say which run and wait.
+    pub fn new(
+        clock: Arc<Clock>,
+        schedule: Schedule,
+        slots: usize,
+        seed: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             clock,
             slots: Arc::new(Semaphore::new(slots)),
             schedule,
             slot_count: slots,
             seed,
+            metrics,
         }
     }
 
@@ -64,6 +72,8 @@ impl Scheduled {
             clock: Arc::clone(&self.clock),
             slots: Arc::clone(&self.slots),
             slot: None,
+            counted: Counted::new(&self.metrics.waiting),
+            metrics: Arc::clone(&self.metrics),
             schedule: schedule.clone(),
             rng: ChaCha8Rng::seed_from_u64(request.seed.unwrap_or(self.seed)),
             start: received,
@@ -100,6 +110,9 @@ struct Playing {
     clock: Arc<Clock>,
     slots: Arc<Semaphore>,
     slot: Option<OwnedSemaphorePermit>,
+    /// As one that waits, then as one that runs.
+    counted: Counted,
+    metrics: Arc<Metrics>,
     schedule: Schedule,
     rng: ChaCha8Rng,
     start: u64,
@@ -142,6 +155,7 @@ impl Playing {
         let free_at_once = slots.available_permits() > 0;
         // The semaphore is never closed.
         self.slot = slots.acquire_owned().await.ok();
+        self.counted = Counted::new(&self.metrics.running);
         if !free_at_once {
             self.start = now();
         }
