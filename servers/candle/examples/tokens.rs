@@ -1,7 +1,7 @@
 //! Tokens a second of whole steps on the CPU, for each form of weights and number of sequences.
 //!
 //! `cargo run --release --example tokens -- MODEL.gguf [THREADS [FORM]]`; without a form, all of them. Each sequence
-//! holds 100 to 120 tokens. The figure is that of the fastest step, which other work on the machine disturbs least.
+//! holds 64 to 112 tokens. The figure is that of the fastest step, which other work on the machine disturbs least.
 
 use candle_core::{DType, Device};
 use loadtest_candle::Forward;
@@ -13,8 +13,8 @@ use loadtest_candle::source::Source;
 use loadtest_shell::Rows;
 use std::time::Instant;
 
-const PROMPT: usize = 100;
-const STEPS: usize = 20;
+const PROMPT: usize = 64;
+const STEPS: usize = 12;
 const SEQUENCES: [usize; 4] = [1, 4, 16, 64];
 
 fn main() -> anyhow::Result<()> {
@@ -49,46 +49,47 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure(name: &str, mut model: impl Forward) -> anyhow::Result<()> {
+    let most = SEQUENCES[SEQUENCES.len() - 1];
     let mut logits = Vec::new();
     let prompt: Vec<u32> = (0..PROMPT as u32).map(|i| 100 + i * 7).collect();
     let mut prefill = f64::MAX;
     print!("{name:<24}{:>8}", model.weights_bytes() / 1_000_000);
-    let mut decode = [f64::MAX; SEQUENCES.len()];
-    for (sequences, best) in SEQUENCES.into_iter().zip(&mut decode) {
-        model.prepare(sequences, PROMPT + STEPS)?;
-        for slot in 0..sequences {
-            let start = Instant::now();
-            model.step(
-                &[Rows {
-                    slot,
-                    position: 0,
-                    tokens: &prompt,
-                    logits: true,
-                }],
-                &mut logits,
-            )?;
-            prefill = prefill.min(start.elapsed().as_secs_f64());
-        }
-        for position in PROMPT..PROMPT + STEPS {
-            let token = [500];
-            let batch: Vec<_> = (0..sequences)
-                .map(|slot| Rows {
-                    slot,
-                    position,
-                    tokens: &token,
-                    logits: true,
-                })
-                .collect();
-            let start = Instant::now();
-            model.step(&batch, &mut logits)?;
-            *best = best.min(start.elapsed().as_secs_f64());
-        }
+    model.prepare(most, PROMPT + STEPS * SEQUENCES.len())?;
+    let mut positions = vec![0; most];
+    for (slot, position) in positions.iter_mut().enumerate() {
+        let rows = Rows {
+            slot,
+            position: 0,
+            tokens: &prompt,
+            logits: true,
+        };
+        let start = Instant::now();
+        model.step(&[rows], &mut logits)?;
+        prefill = prefill.min(start.elapsed().as_secs_f64());
+        *position = PROMPT;
     }
     print!("{:>10.0}", PROMPT as f64 / prefill);
-    SEQUENCES
-        .iter()
-        .zip(decode)
-        .for_each(|(sequences, best)| print!("{:>8.0}", *sequences as f64 / best));
+    for sequences in SEQUENCES {
+        let mut best = f64::MAX;
+        for _ in 0..STEPS {
+            let rows = positions.iter().take(sequences).enumerate();
+            let rows = rows.map(|(slot, &position)| Rows {
+                slot,
+                position,
+                tokens: &[500],
+                logits: true,
+            });
+            let batch: Vec<_> = rows.collect();
+            let start = Instant::now();
+            model.step(&batch, &mut logits)?;
+            best = best.min(start.elapsed().as_secs_f64());
+            positions
+                .iter_mut()
+                .take(sequences)
+                .for_each(|position| *position += 1);
+        }
+        print!("{:>8.0}", sequences as f64 / best);
+    }
     println!();
     Ok(())
 }

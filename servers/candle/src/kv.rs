@@ -12,8 +12,6 @@ use memmap2::MmapMut;
 
 /// Positions in a block of keys.
 pub const BLOCK: usize = 16;
-/// Slots hold a multiple of so many positions, so that blocks may be read in pairs.
-const UNIT: usize = 2 * BLOCK;
 
 /// What a slot keeps for each position.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +34,7 @@ impl Layout {
 /// The memory of all slots.
 pub struct KvMemory {
     layout: Layout,
-    /// Positions of a slot.
+    /// Positions of a slot, whole blocks.
     positions: usize,
     /// Positions that hold tokens, of each slot.
     lens: Vec<usize>,
@@ -49,7 +47,7 @@ impl KvMemory {
     /// # Errors
     /// If the system does not give it.
     pub fn new(layout: Layout, slots: usize, context: usize) -> anyhow::Result<Self> {
-        let positions = context.next_multiple_of(UNIT);
+        let positions = context.next_multiple_of(BLOCK);
         let bytes = (layout.bytes_per_token() as usize)
             .checked_mul(slots)
             .and_then(|bytes| bytes.checked_mul(positions))
@@ -146,16 +144,16 @@ impl Head<'_> {
         }
     }
 
-    /// The keys of `blocks` blocks from `block` on, each `head_dim` times the same number of 16 positions.
+    /// The keys of block `block`: `head_dim` times the same number of 16 positions.
     #[inline(always)]
-    pub fn keys(&self, block: usize, blocks: usize) -> &[f16] {
-        &self.keys[block * BLOCK * self.head_dim..][..blocks * BLOCK * self.head_dim]
+    pub fn keys(&self, block: usize) -> &[f16] {
+        &self.keys[block * BLOCK * self.head_dim..][..BLOCK * self.head_dim]
     }
 
-    /// The values of `blocks` blocks from `block` on, row by row.
+    /// The values of block `block`: 16 rows.
     #[inline(always)]
-    pub fn values(&self, block: usize, blocks: usize) -> &[f16] {
-        &self.values[block * BLOCK * self.head_dim..][..blocks * BLOCK * self.head_dim]
+    pub fn values(&self, block: usize) -> &[f16] {
+        &self.values[block * BLOCK * self.head_dim..][..BLOCK * self.head_dim]
     }
 }
 
@@ -191,8 +189,8 @@ mod tests {
             let (block, row) = (position / BLOCK, position % BLOCK);
             for d in 0..16 {
                 let expected = (i % 2000) as f32;
-                assert_eq!(head.keys(block, 1)[d * BLOCK + row].to_f32(), expected);
-                assert_eq!(head.values(block, 1)[row * 16 + d].to_f32(), -expected);
+                assert_eq!(head.keys(block)[d * BLOCK + row].to_f32(), expected);
+                assert_eq!(head.values(block)[row * 16 + d].to_f32(), -expected);
             }
         }
     }

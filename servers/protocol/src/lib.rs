@@ -9,7 +9,4 @@ mod response;
 pub use chunk::{ChoiceRef, ChunkRef, DeltaRef, ErrorRef, FunctionRef, Text, ToolCallRef, UsageRef};
 pub use reader::{Chunk, ChunkReader};
 pub use request::{ChatRequest, CompletionRequest, Params, Prompt, RequestError, Stop, StreamOptions};
-pub use response::{
-    ChatChoice, ChatCompletion, ChatMessage, Completion, CompletionChoice, ErrorBody, ErrorDetail, Model,
-    Models, Usage,
-};
+pub use response::{ChatMessage, Choice, Completion, ErrorBody, ErrorDetail, Model, Models, Output, Usage};

@@ -24,12 +24,12 @@ impl Usage {
     }
 }
 
-/// The answer to a chat request that did not ask for a stream.
+/// The answer to a request that did not ask for a stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ChatCompletion {
+pub struct Completion {
     /// The response's name.
     pub id: String,
-    /// `chat.completion`.
+    /// `chat.completion` or `text_completion`.
     pub object: String,
     /// When it was created, in seconds since the Unix epoch.
     pub created: u64,
@@ -39,21 +39,32 @@ pub struct ChatCompletion {
     #[serde(default)]
     pub system_fingerprint: Option<String>,
     /// The answers.
-    pub choices: Vec<ChatChoice>,
+    pub choices: Vec<Choice>,
     /// What it took.
     #[serde(default)]
     pub usage: Option<Usage>,
 }
 
-/// One answer of a chat.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ChatChoice {
+/// One of the answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
     /// Which of the `n` answers.
     pub index: u32,
-    /// The answer.
-    pub message: ChatMessage,
+    /// What was generated.
+    #[serde(flatten)]
+    pub output: Output,
     /// `stop` or `length`.
     pub finish_reason: Option<String>,
+}
+
+/// What was generated, under the name that the endpoint gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// The answer in a chat.
+    Message(ChatMessage),
+    /// The continuation of a prompt.
+    Text(String),
 }
 
 /// What one side of a chat says.
@@ -63,38 +74,6 @@ pub struct ChatMessage {
     pub role: String,
     /// The text.
     pub content: Option<String>,
-}
-
-/// The answer to a completion request that did not ask for a stream.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Completion {
-    /// The response's name.
-    pub id: String,
-    /// `text_completion`.
-    pub object: String,
-    /// When it was created, in seconds since the Unix epoch.
-    pub created: u64,
-    /// The model that answered.
-    pub model: String,
-    /// Which configuration of the server answered.
-    #[serde(default)]
-    pub system_fingerprint: Option<String>,
-    /// The answers.
-    pub choices: Vec<CompletionChoice>,
-    /// What it took.
-    #[serde(default)]
-    pub usage: Option<Usage>,
-}
-
-/// One continuation of a prompt.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CompletionChoice {
-    /// Which of the `n` answers.
-    pub index: u32,
-    /// The continuation.
-    pub text: String,
-    /// `stop` or `length`.
-    pub finish_reason: Option<String>,
 }
 
 /// The answer of `/v1/models`.
@@ -144,4 +123,35 @@ pub struct ErrorDetail {
     /// For a program: `model_not_found`, `context_length_exceeded`, ...
     #[serde(default)]
     pub code: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_choice_is_named_as_its_endpoint_names_it() {
+        let message = ChatMessage {
+            role: "assistant".into(),
+            content: Some("hi".into()),
+        };
+        for (output, key, value) in [
+            (
+                Output::Message(message),
+                "message",
+                json!({ "role": "assistant", "content": "hi" }),
+            ),
+            (Output::Text("hi".into()), "text", json!("hi")),
+        ] {
+            let choice = Choice {
+                index: 0,
+                output,
+                finish_reason: Some("stop".into()),
+            };
+            let json = json!({ "index": 0, key: value, "finish_reason": "stop" });
+            assert_eq!(serde_json::to_value(&choice).unwrap(), json);
+            assert_eq!(serde_json::from_value::<Choice>(json).unwrap(), choice);
+        }
+    }
 }

@@ -9,8 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use loadtest_protocol::{ChatChoice, ChatCompletion, ChatMessage, Completion, CompletionChoice, Usage};
-use serde::Serialize;
+use loadtest_protocol::{ChatMessage, Choice, Completion, Output, Usage};
 use serde_json::json;
 
 use crate::call::{Call, Endpoint};
@@ -252,24 +251,6 @@ impl Stream for Frames {
     }
 }
 
-/// An answer that is no stream.
-#[derive(Debug, Clone, Serialize)]
-#[serde(untagged)]
-pub enum Whole {
-    /// To a chat.
-    Chat(ChatCompletion),
-    /// To a completion.
-    Completions(Completion),
-}
-
-impl Whole {
-    /// Tokens generated for it.
-    pub fn generated(&self) -> u64 {
-        let (Self::Chat(ChatCompletion { usage, .. }) | Self::Completions(Completion { usage, .. })) = self;
-        usage.map_or(0, |usage| usage.completion_tokens)
-    }
-}
-
 /// The whole answer to `call` as one JSON body.
 ///
 /// # Errors
@@ -279,7 +260,7 @@ pub async fn collect(
     answerer: Answerer<'_>,
     mut generation: Generation,
     metrics: Arc<Metrics>,
-) -> Result<Whole, Refusal> {
+) -> Result<Completion, Refusal> {
     let mut ending = Ending::new(metrics);
     let (mut output, mut generated) = (String::new(), 0);
     let finish = loop {
@@ -303,48 +284,28 @@ pub async fn collect(
     };
     ending.is(finish.into());
     let Stamp { id, created } = Stamp::new(call.endpoint);
-    let (model, system_fingerprint) = (answerer.model.to_owned(), Some(answerer.fingerprint.to_owned()));
-    let finish_reason = Some(finish.as_str().to_owned());
-    let usage = Some(Usage::new(generation.prompt_tokens, generated));
-    Ok(match call.endpoint {
+    let (object, output) = match call.endpoint {
         Endpoint::Chat => {
             let message = ChatMessage {
                 role: "assistant".to_owned(),
                 content: Some(output),
             };
-            let choices = vec![ChatChoice {
-                index: 0,
-                message,
-                finish_reason,
-            }];
-            let object = "chat.completion".to_owned();
-            Whole::Chat(ChatCompletion {
-                id,
-                object,
-                created,
-                model,
-                system_fingerprint,
-                choices,
-                usage,
-            })
+            ("chat.completion", Output::Message(message))
         }
-        Endpoint::Completions => {
-            let choices = vec![CompletionChoice {
-                index: 0,
-                text: output,
-                finish_reason,
-            }];
-            let object = "text_completion".to_owned();
-            Whole::Completions(Completion {
-                id,
-                object,
-                created,
-                model,
-                system_fingerprint,
-                choices,
-                usage,
-            })
-        }
+        Endpoint::Completions => ("text_completion", Output::Text(output)),
+    };
+    Ok(Completion {
+        id,
+        object: object.to_owned(),
+        created,
+        model: answerer.model.to_owned(),
+        system_fingerprint: Some(answerer.fingerprint.to_owned()),
+        choices: vec![Choice {
+            index: 0,
+            output,
+            finish_reason: Some(finish.as_str().to_owned()),
+        }],
+        usage: Some(Usage::new(generation.prompt_tokens, generated)),
     })
 }
 

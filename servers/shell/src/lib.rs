@@ -26,7 +26,7 @@ mod worker;
 pub use args::ServeArgs;
 pub use engine::{Engine, EngineInfo, Rows};
 pub use generate::{Event, Finish, Generation, Generator, Input, Request};
-pub use metrics::{Metrics, Outcome};
+pub use metrics::{Counted, Metrics, Outcome};
 pub use refusal::Refusal;
 pub use scheduler::{Limits, Scheduler};
 pub use serve::serve;

@@ -155,3 +155,20 @@ impl Metrics {
         out
     }
 }
+
+/// Counts a request in a gauge while it lives, so that no way out of the server can leave it there.
+pub struct Counted(Gauge);
+
+impl Counted {
+    /// Counts one more in `gauge`.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

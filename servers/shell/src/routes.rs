@@ -12,11 +12,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::{Stream, StreamExt};
-use loadtest_protocol::{Model, Models};
+use loadtest_protocol::{Completion, Model, Models};
 use serde_json::{Value, json};
 
 use crate::call::{Call, Endpoint};
-use crate::frames::{self, Answerer, Frame, Frames, Whole};
+use crate::frames::{self, Answerer, Frame, Frames};
 use crate::{Generation, Generator, Metrics, Outcome, Refusal};
 
 /// Most bytes of a request body.
@@ -77,37 +77,25 @@ impl Server {
         }
     }
 
+    fn answerer(&self) -> Answerer<'_> {
+        let generator = self.generator.get();
+        Answerer {
+            model: self.name(),
+            fingerprint: generator.map_or("", |generator| generator.fingerprint()),
+        }
+    }
+
     /// A generation's frames, to be sent by [`event_stream`].
     pub fn frames(&self, call: &Call, generation: Generation) -> Frames {
-        let fingerprint = self
-            .generator
-            .get()
-            .map_or("", |generator| generator.fingerprint());
-        Frames::new(
-            call,
-            Answerer {
-                model: self.name(),
-                fingerprint,
-            },
-            generation,
-            Arc::clone(&self.metrics),
-        )
+        Frames::new(call, self.answerer(), generation, Arc::clone(&self.metrics))
     }
 
     /// The whole answer of a generation.
     ///
     /// # Errors
     /// If the generation fails.
-    pub async fn collect(&self, call: &Call, generation: Generation) -> Result<Whole, Refusal> {
-        let fingerprint = self
-            .generator
-            .get()
-            .map_or("", |generator| generator.fingerprint());
-        let answerer = Answerer {
-            model: self.name(),
-            fingerprint,
-        };
-        frames::collect(call, answerer, generation, Arc::clone(&self.metrics)).await
+    pub async fn collect(&self, call: &Call, generation: Generation) -> Result<Completion, Refusal> {
+        frames::collect(call, self.answerer(), generation, Arc::clone(&self.metrics)).await
     }
 }
 

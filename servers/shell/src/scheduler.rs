@@ -17,9 +17,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::memory::{self, kv_bound};
 use crate::sample::Sampler;
-use crate::sequence::{Counted, Job};
+use crate::sequence::Job;
 use crate::text::{Detokenizer, TextModel};
-use crate::{Engine, EngineInfo, Event, Generation, Generator, Input, Metrics, Refusal, Request, Worker};
+use crate::{
+    Counted, Engine, EngineInfo, Event, Generation, Generator, Input, Metrics, Refusal, Request, Worker,
+};
 
 /// The bounds of a server.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -1,13 +1,12 @@
 //! A request inside the engine: a job while it waits, a sequence while it has a slot.
 
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::plan::Need;
 use crate::sample::Sampler;
 use crate::scheduler::Place;
 use crate::text::{Detokenizer, TextModel};
-use crate::{Event, Finish, Rows};
+use crate::{Counted, Event, Finish, Rows};
 
 /// A request on its way to the engine.
 pub(crate) struct Job {
@@ -21,22 +20,6 @@ pub(crate) struct Job {
     pub counted: Counted,
     /// Held until the request is over.
     pub _place: Place,
-}
-
-/// Counts a request in a gauge while it lives, so that no way out of the server can leave it there.
-pub(crate) struct Counted(Gauge);
-
-impl Counted {
-    pub fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// A request that has a slot.

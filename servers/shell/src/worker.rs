@@ -8,9 +8,9 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::plan;
-use crate::sequence::{Counted, Job, Sequence};
+use crate::sequence::{Job, Sequence};
 use crate::text::TextModel;
-use crate::{Engine, EngineInfo, Event, Limits, Metrics};
+use crate::{Counted, Engine, EngineInfo, Event, Limits, Metrics};
 
 /// Where the engine works.
 pub struct Worker {

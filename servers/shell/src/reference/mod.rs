@@ -276,7 +276,7 @@ impl Reference {
             return Ok(routes::raw_event_stream(Wire::new(frames, fault, open, peer)));
         }
         let answer = self.server.collect(&call, generation).await?;
-        let tokens = answer.generated();
+        let tokens = answer.usage.map_or(0, |usage| usage.completion_tokens);
         peer.mark(Mark::Event(Arc::clone(&open.record), Kind::Output, tokens));
         open.finish(&peer);
         Ok(Json(answer).into_response())

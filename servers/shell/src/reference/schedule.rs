@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request};
+use crate::{Counted, Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request};
 use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
-use prometheus_client::metrics::gauge::Gauge;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -37,7 +36,7 @@ pub struct Scheduled {
 }
 
 impl Scheduled {
-    /// A generator whose requests go by `schedule`, unless one brings its own.
+    /// A generator whose requests go by `schedule`, unless one brings its own; `metrics` say which run and wait.
     pub fn new(
         clock: Arc<Clock>,
         schedule: Schedule,
@@ -75,8 +74,9 @@ impl Scheduled {
         let state = Playing {
             clock: Arc::clone(&self.clock),
             slots: Arc::clone(&self.slots),
-            metrics: Arc::clone(&self.metrics),
             slot: None,
+            counted: Counted::new(&self.metrics.waiting),
+            metrics: Arc::clone(&self.metrics),
             schedule: schedule.clone(),
             rng: ChaCha8Rng::seed_from_u64(request.seed.unwrap_or(self.seed)),
             start: received,
@@ -108,28 +108,14 @@ fn prompt_words(input: &Input) -> u64 {
     }
 }
 
-/// One more in a gauge, for as long as it lives.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 /// A stream on its way.
 struct Playing {
     clock: Arc<Clock>,
     slots: Arc<Semaphore>,
+    slot: Option<OwnedSemaphorePermit>,
+    /// As one that waits, then as one that runs.
+    counted: Counted,
     metrics: Arc<Metrics>,
-    slot: Option<(OwnedSemaphorePermit, Counted)>,
     schedule: Schedule,
     rng: ChaCha8Rng,
     start: u64,
@@ -173,11 +159,9 @@ impl Playing {
     async fn wait_for_slot(&mut self) {
         let slots = Arc::clone(&self.slots);
         let free_at_once = slots.available_permits() > 0;
-        let waiting = Counted::new(&self.metrics.waiting);
         // The semaphore is never closed.
-        let permit = slots.acquire_owned().await.ok();
-        drop(waiting);
-        self.slot = permit.map(|permit| (permit, Counted::new(&self.metrics.running)));
+        self.slot = slots.acquire_owned().await.ok();
+        self.counted = Counted::new(&self.metrics.running);
         if !free_at_once {
             self.start = now();
         }

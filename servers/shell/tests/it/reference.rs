@@ -308,3 +308,22 @@ async fn servers_that_do_not_come_up() {
     assert!(mortal.stream("reference", 2).await.broken);
     assert!(!mortal.process.wait().unwrap().success());
 }
+
+#[tokio::test]
+async fn the_gauges_say_what_runs_and_waits() {
+    let reference = Reference::start(&["--slots", "2"]);
+    let gauges = async || {
+        let text = get(reference.address, "/metrics").await.text();
+        ["loadtest_requests_running ", "loadtest_requests_waiting "].map(|name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().parse::<u64>().unwrap()
+        })
+    };
+    let streams = futures::future::join_all((0..5).map(|_| reference.stream("reference", 100_000)));
+    let watch = until("two run and three wait", async || gauges().await == [2, 3]);
+    tokio::select! {
+        _ = streams => panic!("100,000 tokens are over already"),
+        () = watch => (),
+    }
+    until("nothing runs or waits", async || gauges().await == [0, 0]).await;
+}

@@ -1,151 +1,15 @@
-//! Metadata of GGUF files: the header, the key-value pairs and the tensor table, never the tensor data.
-//!
-//! The format is described in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Every length is checked
-//! against the bytes that are left in the file before anything is allocated.
+//! The bytes of a GGUF file, from its start to the end of the tensor table.
 
+use super::{Gguf, Value};
 use crate::ModelError;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// Arrays of arrays are legal, but no model has them deeper than this.
 const MAX_DEPTH: usize = 4;
-
-/// A value of the metadata. Integers and floats are widened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Any unsigned integer.
-    Unsigned(u64),
-    /// Any signed integer.
-    Signed(i64),
-    /// `f32` or `f64`.
-    Float(f64),
-    /// A boolean.
-    Bool(bool),
-    /// A string; bytes that are not UTF-8 are replaced.
-    Text(String),
-    /// An array; all elements have the same type.
-    Array(Vec<Value>),
-}
-
-impl Value {
-    /// The value as an unsigned integer, if it is a non-negative integer.
-    pub fn as_u64(&self) -> Option<u64> {
-        match *self {
-            Value::Unsigned(n) => Some(n),
-            Value::Signed(n) => u64::try_from(n).ok(),
-            _ => None,
-        }
-    }
-
-    /// The value as a float, if it is a number.
-    pub fn as_f64(&self) -> Option<f64> {
-        match *self {
-            Value::Float(x) => Some(x),
-            Value::Unsigned(n) => Some(n as f64),
-            Value::Signed(n) => Some(n as f64),
-            _ => None,
-        }
-    }
-
-    /// The value as a boolean, if it is one.
-    pub fn as_bool(&self) -> Option<bool> {
-        match *self {
-            Value::Bool(b) => Some(b),
-            _ => None,
-        }
-    }
-
-    /// The value as text, if it is a string.
-    pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Value::Text(s) => Some(s),
-            _ => None,
-        }
-    }
-
-    /// The elements, if the value is an array.
-    pub fn as_array(&self) -> Option<&[Value]> {
-        match self {
-            Value::Array(items) => Some(items),
-            _ => None,
-        }
-    }
-}
-
-/// The metadata of one GGUF file whose size fits its tensor table.
-#[derive(Debug)]
-pub struct Gguf {
-    metadata: HashMap<String, Value>,
-    tensors: u64,
-    expected_bytes: u64,
-}
-
-impl Gguf {
-    /// Reads the metadata of the file at `path`.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is not a little-endian GGUF file of version 2 or 3, holds impossible lengths, or
-    /// has fewer bytes than its tensor table implies.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let io = |source| ModelError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(io)?;
-        let size = file.metadata().map_err(io)?.len();
-        let mut reader = Reader {
-            input: BufReader::new(file),
-            path,
-            size,
-            position: 0,
-        };
-        reader.gguf()
-    }
-
-    /// The value under `key`.
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        self.metadata.get(key)
-    }
-
-    /// The value under `key`, if it is a string.
-    pub fn text(&self, key: &str) -> Option<&str> {
-        self.get(key)?.as_str()
-    }
-
-    /// The value under `key`, if it is a non-negative integer.
-    pub fn unsigned(&self, key: &str) -> Option<u64> {
-        self.get(key)?.as_u64()
-    }
-
-    /// The value under `key`, if it is a boolean.
-    pub fn bool(&self, key: &str) -> Option<bool> {
-        self.get(key)?.as_bool()
-    }
-
-    /// The value under `key`, if it is an array.
-    pub fn array(&self, key: &str) -> Option<&[Value]> {
-        self.get(key)?.as_array()
-    }
-
-    /// The model's architecture, as in `llama`: the prefix of its own keys.
-    pub fn architecture(&self) -> Option<&str> {
-        self.text("general.architecture")
-    }
-
-    /// Number of tensors in the file.
-    pub fn tensors(&self) -> u64 {
-        self.tensors
-    }
-
-    /// The least size in bytes that a whole file with this tensor table has.
-    pub fn expected_bytes(&self) -> u64 {
-        self.expected_bytes
-    }
-}
 
 /// Elements and bytes of one block of a tensor type, by its number in the format; `None` for a type unknown here,
 /// of which only the start is then checked.
@@ -180,15 +44,27 @@ fn block(kind: u32) -> Option<(u64, u64)> {
     })
 }
 
-struct Reader<'a, R> {
+/// A file that is read from its start on.
+pub(super) struct Reader<'a, R> {
     input: R,
     path: &'a Path,
     size: u64,
     position: u64,
 }
 
-impl<R: Read> Reader<'_, R> {
-    fn gguf(&mut self) -> Result<Gguf, ModelError> {
+impl<'a, R: Read> Reader<'a, R> {
+    /// A file at `path` with `size` bytes.
+    pub fn new(input: R, path: &'a Path, size: u64) -> Self {
+        Self {
+            input,
+            path,
+            size,
+            position: 0,
+        }
+    }
+
+    /// Header, pairs and tensor table.
+    pub fn gguf(mut self) -> Result<Gguf, ModelError> {
         self.magic()?;
         let version = self.u32()?;
         if !(2..=3).contains(&version) {
@@ -410,13 +286,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Gguf, ModelError> {
-        Reader {
-            input: bytes,
-            path: Path::new("m.gguf"),
-            size: bytes.len() as u64,
-            position: 0,
-        }
-        .gguf()
+        Reader::new(bytes, Path::new("m.gguf"), bytes.len() as u64).gguf()
     }
 
     #[test]

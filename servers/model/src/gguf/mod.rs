@@ -1,0 +1,81 @@
+//! Metadata of GGUF files: the header, the key-value pairs and the tensor table, never the tensor data.
+//!
+//! The format is described in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Every length is checked
+//! against the bytes that are left in the file before anything is allocated.
+
+mod reader;
+mod value;
+
+use crate::ModelError;
+use reader::Reader;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+pub use value::Value;
+
+/// The metadata of one GGUF file whose size fits its tensor table.
+#[derive(Debug)]
+pub struct Gguf {
+    metadata: HashMap<String, Value>,
+    tensors: u64,
+    expected_bytes: u64,
+}
+
+impl Gguf {
+    /// Reads the metadata of the file at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not a little-endian GGUF file of version 2 or 3, holds impossible lengths, or
+    /// has fewer bytes than its tensor table implies.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let io = |source| ModelError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        Reader::new(BufReader::new(file), path, size).gguf()
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// The value under `key`, if it is a string.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key)?.as_str()
+    }
+
+    /// The value under `key`, if it is a non-negative integer.
+    pub fn unsigned(&self, key: &str) -> Option<u64> {
+        self.get(key)?.as_u64()
+    }
+
+    /// The value under `key`, if it is a boolean.
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        self.get(key)?.as_bool()
+    }
+
+    /// The value under `key`, if it is an array.
+    pub fn array(&self, key: &str) -> Option<&[Value]> {
+        self.get(key)?.as_array()
+    }
+
+    /// The model's architecture, as in `llama`: the prefix of its own keys.
+    pub fn architecture(&self) -> Option<&str> {
+        self.text("general.architecture")
+    }
+
+    /// Number of tensors in the file.
+    pub fn tensors(&self) -> u64 {
+        self.tensors
+    }
+
+    /// The least size in bytes that a whole file with this tensor table has.
+    pub fn expected_bytes(&self) -> u64 {
+        self.expected_bytes
+    }
+}
