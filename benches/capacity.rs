@@ -153,6 +153,7 @@ fn step(address: &str, users: u32, seconds: f64, clock: Clock) -> (StepRecord, V
         Target::new(&format!("http://{address}"), "/v1/chat/completions", None, &[]).expect("an address");
     let fixed = |mean| Length { mean, stddev: 0 };
     let load = StepLoad {
+        cpus: None,
         target: Arc::new(target),
         engine: 0,
         step: 0,
