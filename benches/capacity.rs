@@ -3,7 +3,6 @@
 //!
 //! `cargo bench --bench capacity -- PATH-OF-REFERENCE [USERS] [EVENTS-A-SECOND] [SECONDS]`
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -11,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use loadtest::calibrate::{Seen, Told, compare};
 use loadtest::client::Target;
 use loadtest::load::{Requests, StepLoad, Stop, run_step};
-use loadtest::measure::{Clock, LiveShards, Outcome, Sample, Sink, StepRecord};
+use loadtest::measure::{Clock, LiveShards, Sink, StepRecord};
 use loadtest::profile::{Extent, Length, Step, Timeouts, Warmup};
 
 const TOKENS: u32 = 200;
@@ -66,17 +66,14 @@ impl Reference {
         Self { child, address }
     }
 
-    /// The values that the server tells at `path`.
-    fn get(&self, path: &str) -> Vec<serde_json::Value> {
+    /// What the server tells at `path`.
+    fn get(&self, path: &str) -> Vec<u8> {
         let mut tcp = TcpStream::connect(&self.address).expect("it listens");
         write!(tcp, "GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").expect("connected");
         let mut answer = Vec::new();
         tcp.read_to_end(&mut answer).expect("an answer");
         let head = memchr::memmem::find(&answer, b"\r\n\r\n").expect("a head");
-        serde_json::Deserializer::from_slice(&answer[head + 4..])
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .expect("JSON values")
+        answer.split_off(head + 4)
     }
 }
 
@@ -147,8 +144,8 @@ fn minimal_reader(address: &str, users: usize, seconds: f64) -> (u64, Duration) 
     (events, thread_cpu() - cpu)
 }
 
-fn step(address: &str, users: u32, seconds: f64, clock: Clock) -> (StepRecord, Vec<Sample>) {
-    let (sink, samples) = Sink::new(1 << 20);
+fn step(address: &str, users: u32, seconds: f64, clock: Clock) -> (StepRecord, Vec<Seen>) {
+    let (sink, seen) = Sink::with_events(1 << 16);
     let target =
         Target::new(&format!("http://{address}"), "/v1/chat/completions", None, &[]).expect("an address");
     let fixed = |mean| Length { mean, stddev: 0 };
@@ -189,57 +186,32 @@ fn step(address: &str, users: u32, seconds: f64, clock: Clock) -> (StepRecord, V
         live: Arc::new(LiveShards::new(1)),
     };
     let record = run_step(load, &mut |_| {});
-    (record.expect("the load runs"), samples.into_iter().collect())
+    let seen = seen.into_iter().map(Seen::from).collect();
+    (record.expect("the load runs"), seen)
 }
 
-fn show(name: &str, mut errors: Vec<f64>) {
-    errors.sort_by(f64::total_cmp);
-    let at = |share: f64| errors[((errors.len() - 1) as f64 * share) as usize];
-    println!(
-        "{name}: n {} p50 {:.4} p99 {:.4} max {:.4} ms",
-        errors.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
-}
-
-/// How far the client's instants are from the server's, for the requests of the window.
-fn truth(reference: &Reference, samples: &[Sample], record: &StepRecord, clock: Clock) {
-    let rows = reference.get("/reference/log");
-    let by_id: HashMap<u64, &serde_json::Value> = rows
-        .iter()
-        .filter_map(|row| Some((row["request_id"].as_str()?.parse().ok()?, row)))
-        .collect();
-    let (mut ttft, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new());
-    let mut mismatched = 0;
-    for sample in samples.iter().filter(|sample| sample.outcome == Outcome::Ok) {
-        let Some(row) = by_id.get(&sample.id) else {
-            mismatched += 1;
-            continue;
-        };
-        mismatched += u64::from(row["events"].as_u64() != Some(u64::from(sample.events)));
-        let told: Vec<u64> = row["before"].as_array().map_or(Vec::new(), |all| {
-            all.iter().filter_map(|at| at.as_u64()).collect()
-        });
-        let inside = sample
-            .sent_ns
-            .is_some_and(|at| at >= record.window.start_ns && at < record.window.end_ns);
-        let (Some(&told_first), Some(&told_last), true) = (told.first(), told.last(), inside) else {
-            continue;
-        };
-        let ms =
-            |at: Option<u64>, told: u64| ((at.unwrap_or(0) + clock.origin_ns()) as f64 - told as f64) / 1e6;
-        first.push(ms(sample.first_ns, told_first));
-        last.push(ms(sample.last_ns, told_last));
-        let served = (told_first - row["received"].as_u64().unwrap_or(0)) as f64 / 1e6;
-        let seen = (sample.first_ns.unwrap_or(0) - sample.sent_ns.unwrap_or(0)) as f64 / 1e6;
-        ttft.push(seen - served);
+/// How far the client is from the server's own word.
+fn truth(reference: &Reference, seen: &[Seen], record: &StepRecord, clock: Clock) {
+    let told = Told::read(&reference.get("/reference/log")).expect("the server's log");
+    let truth = compare(seen, &told, clock, record.window);
+    for (name, error) in [
+        ("arrival, client's - server's write", truth.arrival),
+        ("ITL,  client's - server's", truth.itl),
+        ("TTFT, client's - server's", truth.ttft),
+    ] {
+        let ms = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        println!(
+            "{name}: n {} p50 {:.4} p99 {:.4} max {:.4} ms",
+            error.n,
+            ms(error.p50),
+            ms(error.p99),
+            ms(error.max)
+        );
     }
-    show("first event, arrival - server's write", first);
-    show("last event,  arrival - server's write", last);
-    show("TTFT, client's - server's", ttft);
-    println!("requests whose events differ from the server's count: {mismatched}");
+    println!(
+        "of {} events {} lost, {} doubled; {} requests failed",
+        truth.events, truth.lost, truth.doubled, truth.failed
+    );
 }
 
 fn main() {
@@ -263,7 +235,7 @@ fn main() {
 
     let reference = Reference::start(&path, 1000.0 / rate);
     let clock = Clock::start();
-    let (record, samples) = step(&reference.address, users, seconds, clock);
+    let (record, seen) = step(&reference.address, users, seconds, clock);
     let cost = record.client_cpu_ns as f64 / 1e3 / record.output_tokens_in_window;
     println!(
         "loadtest: {:.0} events in the window, {cost:.2} us CPU an event, {:.2} times the minimal reader",
@@ -271,10 +243,10 @@ fn main() {
         cost / floor
     );
     println!(
-        "outcomes {:?}, goose {:?}, server {:?}",
+        "outcomes {:?}, goose {:?}, server {}",
         record.all_outcomes,
         record.goose_requests,
-        reference.get("/reference/totals")
+        String::from_utf8_lossy(&reference.get("/reference/totals"))
     );
     println!(
         "events {}, tokens {}, kernel stamps {}",
@@ -291,5 +263,5 @@ fn main() {
         ms(record.latencies.itl.value_at_quantile(0.5)),
         ms(record.latencies.itl.value_at_quantile(0.99)),
     );
-    truth(&reference, &samples, &record, clock);
+    truth(&reference, &seen, &record, clock);
 }

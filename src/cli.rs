@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::profile::Settings;
+use crate::profile::{Settings, duration};
 
 /// Load-tests LLM inference servers: TTFT, ITL, throughput scaling and tail latency, with the client's own error
 /// beside every figure.
@@ -90,6 +91,8 @@ pub enum Command {
     },
     /// Serve a model with an embedded engine, OpenAI-compatible and streaming
     Serve(Serve),
+    /// Measure this machine's client error, and the highest rate it holds, against the built-in reference server
+    Calibrate(Calibrate),
     /// Print a run's tables again, also of a run that was killed
     Report {
         /// The run's folder
@@ -162,6 +165,70 @@ pub struct Serve {
     pub server: crate::profile::ServerSettings,
 }
 
+/// A calibration of the client.
+#[derive(Debug, Clone, Args)]
+pub struct Calibrate {
+    /// Concurrent streams
+    #[arg(long, aliases = ["concurrency", "max-concurrency"], value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub users: u32,
+    /// Output events per second of each stream
+    #[arg(long, value_name = "N", default_value = "100", value_parser = events_per_second)]
+    pub rate: f64,
+    /// How long to measure, e.g. 10s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = calibration_time)]
+    pub duration: Duration,
+    /// Words of each prompt
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub isl: u32,
+    /// Bytes of text in each output event, at least; 0 is a word
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub payload: u32,
+    /// Don't search for the highest rate
+    #[arg(long)]
+    pub no_search: bool,
+    /// Stall the client's threads on purpose, e.g. 30ms/100ms: 30 ms out of every 100
+    #[arg(long, value_name = "TIME/TIME", hide = true, value_parser = stall)]
+    pub stall: Option<(Duration, Duration)>,
+    /// What to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: CalibrateFormat,
+}
+
+/// The form of a calibration's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CalibrateFormat {
+    /// Words and a table
+    Table,
+    /// What a run keeps in its run.json, as JSON
+    Json,
+}
+
+fn events_per_second(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (1.0..=20_000.0).contains(rate));
+    rate.ok_or_else(|| "must be a number of events per second from 1 to 20000".into())
+}
+
+fn calibration_time(text: &str) -> Result<Duration, String> {
+    let time = duration::parse(text)?;
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(120);
+    let message = "must be from 100ms to 2m: every event of it is kept in memory";
+    allowed
+        .contains(&time)
+        .then_some(time)
+        .ok_or_else(|| message.into())
+}
+
+fn stall(text: &str) -> Result<(Duration, Duration), String> {
+    let (blocked, every) = text
+        .split_once('/')
+        .ok_or("write how long and how often: `30ms/100ms`")?;
+    let (blocked, every) = (duration::parse(blocked)?, duration::parse(every)?);
+    (blocked < every)
+        .then_some((blocked, every))
+        .ok_or_else(|| format!("`{text}` leaves no time to read: the first must be the shorter"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -181,7 +248,7 @@ mod tests {
     fn help_is_as_it_was_read_last() {
         let mut command = Cli::command().term_width(110);
         insta::assert_snapshot!("help", command.render_help());
-        for name in ["engines", "serve", "report", "explain", "models"] {
+        for name in ["engines", "serve", "calibrate", "report", "explain", "models"] {
             let subcommand = command.find_subcommand_mut(name).expect("it is in the enum");
             insta::assert_snapshot!(
                 format!("help_{name}"),
@@ -227,6 +294,9 @@ mod tests {
             "loadtest --format yaml",
             "loadtest report",
             "loadtest --users 4 engines",
+            "loadtest calibrate --rate 0",
+            "loadtest calibrate --duration 10m",
+            "loadtest calibrate --stall 100ms/30ms",
         ];
         let errors: Vec<String> = lines
             .iter()

@@ -1,4 +1,4 @@
-//! What `loadtest` does besides load tests: engines, models, reports, explanations, and serving.
+//! What `loadtest` does besides load tests: engines, models, calibration, reports, explanations, and serving.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,8 @@ use anyhow::Context;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use crate::cli::{EngineAction, ModelAction, Serve};
+use crate::calibrate;
+use crate::cli::{Calibrate, CalibrateFormat, EngineAction, ModelAction, Serve};
 use crate::engine::{self, Findings, Recipe, Settings};
 use crate::measure::definition::{self, Definition};
 use crate::measure::{find, open};
@@ -200,6 +201,49 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     }
 }
 
+/// `loadtest calibrate`: [`Ending::Failed`] when an event was lost or doubled, or a request failed.
+///
+/// # Errors
+/// When the reference server does not come up, or no load can be generated.
+pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let load = calibrate::Load {
+        users: flags.users,
+        rate: flags.rate,
+        duration: flags.duration,
+        isl: flags.isl,
+        event_bytes: flags.payload,
+        stall: flags
+            .stall
+            .map(|(blocked, every)| calibrate::Stall { blocked, every }),
+    };
+    let progress = Progress::new(Show::Auto);
+    let reference = calibrate::Reference::start(&engine::this_program())?;
+    let shown = progress.task(
+        &format!("calibrating: {} users x {} events/s", load.users, load.rate),
+        None,
+    );
+    let measured = calibrate::measure(&reference, &load, interrupt.stop())?;
+    drop(shown);
+    let Some(mut result) = measured else {
+        return Ok(Ending::Interrupted);
+    };
+    if !flags.no_search {
+        let _shown = progress.task("searching for the highest rate", None);
+        result.capacity = calibrate::search(&reference, &load, interrupt.stop(), &|one| {
+            progress.status(&report::tried(one));
+        })?;
+    }
+    report::print(&match flags.format {
+        CalibrateFormat::Table => report::calibration(&result),
+        CalibrateFormat::Json => format!("{}\n", serde_json::to_string_pretty(&result)?),
+    })?;
+    Ok(match interrupt.is_set() {
+        true => Ending::Interrupted,
+        false if result.is_whole() => Ending::Done,
+        false => Ending::Failed,
+    })
+}
+
 /// `loadtest report RUN`.
 ///
 /// # Errors
@@ -238,7 +282,11 @@ fn explanation(definition: &Definition) -> String {
         meaning,
         elsewhere,
     } = definition;
-    let mut text = format!("{id}: {name}, in {unit}\n  {meaning}\n");
+    let mut text = match unit.is_empty() {
+        true => format!("{id}: {name}\n"),
+        false => format!("{id}: {name}, in {unit}\n"),
+    };
+    text += &format!("  {meaning}\n");
     if !elsewhere.is_empty() {
         text += &format!("  Elsewhere: {elsewhere}\n");
     }

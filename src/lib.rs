@@ -1,9 +1,10 @@
 //! `loadtest` finds out how an LLM inference server behaves under load, and how far its own figures can be trusted.
 //!
 //! Data flows one way: [`profile`] (what to do) → [`load`] (when) → [`client`] (doing it) → [`measure`] (what it
-//! meant) → [`report`] (showing it). [`engine`] and [`model`] bring up what is tested, [`telemetry`] watches the
+//! meant) → [`report`] (showing it). [`engine`] and [`model`] bring up what is tested, [`calibrate`] tests the client itself, [`telemetry`] watches the
 //! machine, and [`run`] is the page on which all of it meets.
 
+pub mod calibrate;
 pub mod cli;
 pub mod client;
 pub mod commands;

@@ -5,18 +5,24 @@ use std::process::ExitCode;
 use clap::Parser;
 use loadtest::cli::{Cli, Command};
 use loadtest::run::{self, Ending, Interrupt, Usage};
-use loadtest::{commands, engine::guard};
+use loadtest::{calibrate, commands, engine::guard};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|first| first == guard::SUBCOMMAND) {
-        return guard::main(args);
+    match args.next() {
+        Some(first) if first == guard::SUBCOMMAND => return guard::main(args),
+        // The server that calibrations are made against is a process of its own, and there wherever `loadtest` is.
+        Some(first) if first == calibrate::SERVER_SUBCOMMAND => {
+            return loadtest_shell::reference::main(std::iter::once(first).chain(args));
+        }
+        _ => {}
     }
     let cli = Cli::parse();
     let interrupt = Interrupt::install();
     let done = match &cli.command {
         None => run::run(&cli.run, &interrupt),
         Some(Command::Engines { action }) => commands::engines(action.as_ref(), &interrupt),
+        Some(Command::Calibrate(calibrate)) => commands::calibrate(calibrate, &interrupt),
         Some(Command::Serve(serve)) => commands::serve(serve, &interrupt),
         Some(Command::Report { run, format }) => commands::report(run, *format),
         Some(Command::Explain { metric }) => commands::explain(metric.as_deref()),

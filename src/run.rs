@@ -1,5 +1,6 @@
-//! The page on which everything meets: engine up → load → window → save → report.
+//! The page on which everything meets: calibrate → engine up → load → window → save → calibrate → report.
 
+mod calibration;
 mod cores;
 mod display;
 mod engines;
@@ -19,6 +20,7 @@ use crate::profile::Profile;
 use crate::report::{self, Progress, Show};
 use crate::telemetry::Machine;
 
+use calibration::When;
 use cores::Cores;
 
 pub use cores::server_cpus;
@@ -84,6 +86,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         interrupt,
         clock,
     };
+    calibration::calibrate(&bench, &mut store, When::Before)?;
     for (index, recipe) in recipes.iter().enumerate() {
         if interrupt.is_set() {
             break;
@@ -95,6 +98,10 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
             recipe,
             flags.api_key.as_ref().map(cli::Secret::reveal),
         )?;
+    }
+
+    if !store.run().steps.is_empty() {
+        calibration::calibrate(&bench, &mut store, When::After)?;
     }
 
     let dir = store.dir().to_owned();

@@ -53,6 +53,7 @@ fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
         "--format",
         "json",
         "--no-progress",
+        "--no-calibrate",
     ];
     let output = house
         .command()
@@ -192,6 +193,7 @@ fn an_interrupted_run_reports_what_it_measured() {
             "--format",
             "json",
             "--no-progress",
+            "--no-calibrate",
         ])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

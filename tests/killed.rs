@@ -41,7 +41,7 @@ fn a_killed_run_is_reported_with_its_window() {
             "--duration",
             "10m",
         ])
-        .arg("--no-progress")
+        .args(["--no-progress", "--no-calibrate"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -60,6 +60,6 @@ fn the_error_is_the_sum_of_its_parts_and_the_machine_is_asked() {
     );
     assert_eq!(
         (&client["threads"], &client["clock_steps"]),
-        (&1.into(), &0.into())
+        (&2.into(), &0.into())
     );
 }

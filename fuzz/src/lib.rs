@@ -96,7 +96,8 @@ type Decoded = Result<(Vec<u8>, Option<usize>, bool), HttpError>;
 
 fn decode<'a>(mut body: Body, pieces: impl Iterator<Item = &'a [u8]>) -> Decoded {
     let (mut data, mut left, mut over) = (Vec::new(), 0, false);
-    for mut piece in pieces {
+    // A body may be over before its first byte.
+    for mut piece in pieces.chain([&[][..]]) {
         while !over {
             assert!(body.boundary() > 0, "there is always something to read");
             match body.next(&mut piece)? {

@@ -128,8 +128,12 @@ impl Seen {
         trace: &mut Trace,
         live: &Live,
     ) {
+        // The stream is over with `[DONE]`, whatever comes after it.
+        if self.done_ns.is_some() {
+            return;
+        }
         if data == b"[DONE]" {
-            self.done_ns.get_or_insert(arrival.at_ns);
+            self.done_ns = Some(arrival.at_ns);
             return;
         }
         let chunk = match chunks.read(data) {

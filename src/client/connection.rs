@@ -1,23 +1,59 @@
 //! The one connection of a user: opened ahead of its first request, opened again when it was closed.
 
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::Pin;
+use std::io::{self, Read, Write};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::ClientConnection;
 use tokio::net::{TcpStream, lookup_host};
-use tokio_rustls::client::TlsStream;
 
-use super::stamped::{Arrival, Bite, StampedTcp};
+use super::stamped::{Arrival, Bite, Got, Records, StampedTcp};
 use super::{Failure, Target};
 use crate::measure::{Clock, Outcome};
 
 /// An open connection, with or without TLS.
-pub(super) enum Connection {
-    Plain(StampedTcp),
-    Tls(Box<TlsStream<StampedTcp>>),
+pub(super) struct Connection {
+    tcp: StampedTcp,
+    tls: Option<Box<Tls>>,
+}
+
+struct Tls {
+    session: ClientConnection,
+    records: Records,
+}
+
+/// The memory of whoever reads connections one after the other.
+pub(super) struct Buffers {
+    bytes: Box<[u8]>,
+    /// Bytes as they come off the wire, under TLS.
+    sealed: Box<[u8]>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        const SIZE: usize = 64 * 1024;
+        Self {
+            bytes: vec![0; SIZE].into(),
+            sealed: vec![0; SIZE].into(),
+        }
+    }
+}
+
+impl Buffers {
+    /// The first bytes of the latest read.
+    pub fn bytes(&self, count: usize) -> &[u8] {
+        &self.bytes[..count]
+    }
+}
+
+/// What one read of a connection brought.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece {
+    /// So many bytes, maybe none under TLS, and whether more will be announced.
+    Bytes(Got),
+    /// The end.
+    End,
 }
 
 impl Connection {
@@ -48,80 +84,139 @@ impl Connection {
                 .await
                 .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
             {
-                Ok(tcp) => return Self::secure(target, StampedTcp::new(tcp, clock)).await,
+                Ok(tcp) => return Self::secure(target, tcp, clock).await,
                 Err(error) => last = error,
             }
         }
         Err(refused(last))
     }
 
-    async fn secure(target: &Target, tcp: StampedTcp) -> Result<Self, Failure> {
-        let Some((connector, name)) = &target.tls else {
-            return Ok(Self::Plain(tcp));
+    async fn secure(target: &Target, tcp: TcpStream, clock: Clock) -> Result<Self, Failure> {
+        let failed = |outcome, error: io::Error| {
+            Failure::new(outcome, format!("connecting to {}: {error}", target.host))
         };
-        match connector.connect(name.clone(), tcp).await {
-            Ok(stream) => Ok(Self::Tls(Box::new(stream))),
-            Err(error) => Err(Failure::new(
-                Outcome::Tls,
-                format!("TLS with {}: {error}", target.host),
-            )),
-        }
-    }
-
-    fn tcp(&self) -> &StampedTcp {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
+        let (tcp, session) = match &target.tls {
+            None => (tcp, None),
+            Some((connector, name)) => {
+                let shaken = connector.connect(name.clone(), tcp).await;
+                let (tcp, session) = shaken.map_err(|error| failed(Outcome::Tls, error))?.into_inner();
+                (tcp, Some(session))
+            }
+        };
+        let tcp = tcp.into_std().map_err(|error| failed(Outcome::Connect, error))?;
+        Ok(Self {
+            tcp: StampedTcp::new(mio::net::TcpStream::from_std(tcp), clock),
+            tls: session.map(|mut session| {
+                session.set_buffer_limit(None);
+                Box::new(Tls {
+                    session,
+                    records: Records::default(),
+                })
+            }),
+        })
     }
 
     pub fn kernel_stamps(&self) -> bool {
-        self.tcp().kernel_stamps()
+        self.tcp.kernel_stamps()
     }
 
     pub fn stamp_error_ns(&self) -> Option<u64> {
-        self.tcp().stamp_error_ns()
+        self.tcp.stamp_error_ns()
     }
 
     pub fn last_arrival(&self) -> Arrival {
-        self.tcp().last_arrival()
+        self.tcp.last_arrival()
     }
 
     /// Whether the idle connection must not be used again. Under TLS, bytes may be session tickets.
     pub fn is_stale(&self) -> bool {
-        self.tcp().is_stale(matches!(self, Self::Plain(_)))
+        self.tcp.is_stale(self.tls.is_none())
     }
 
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8], bite: Bite) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(tcp) => tcp.poll_recv(cx, buf, bite),
-            Self::Tls(stream) => {
-                let mut buf = ReadBuf::new(buf);
-                Pin::new(stream)
-                    .poll_read(cx, &mut buf)
-                    .map_ok(|()| buf.filled().len())
-            }
-        }
+    /// The socket, to be waited for.
+    pub fn socket(&mut self) -> &mut mio::net::TcpStream {
+        self.tcp.socket()
     }
 
-    /// Writes all of `bytes`. The first write happens at the first poll, before anything is waited for; `begins` is called
-    /// right before it.
-    pub async fn write_all(&mut self, mut bytes: &[u8], begins: impl FnOnce()) -> io::Result<()> {
-        begins();
-        while !bytes.is_empty() {
-            let written = poll_fn(|cx| match self {
-                Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-                Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+    /// Reads what has arrived, or a bite of it, into `buffers`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing has; else what broke the connection.
+    pub fn read(&mut self, buffers: &mut Buffers, bite: Bite) -> io::Result<Piece> {
+        let Some(tls) = &mut self.tls else {
+            let got = self.tcp.receive(&mut buffers.bytes, bite)?;
+            return Ok(if got.bytes == 0 {
+                Piece::End
+            } else {
+                Piece::Bytes(got)
             });
-            match written.await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => bytes = &bytes[count..],
-            }
+        };
+        // As much as its plain text has room for.
+        let got = self.tcp.receive(&mut buffers.sealed, tls.records.bite())?;
+        if got.bytes == 0 {
+            return Ok(Piece::End);
         }
-        if let Self::Tls(stream) = self {
-            poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx)).await?;
+        let sealed = &buffers.sealed[..got.bytes];
+        tls.records.follow(sealed);
+        let Some(bytes) = tls.open(sealed, &mut buffers.bytes)? else {
+            return Ok(Piece::End);
+        };
+        if tls.session.wants_write() {
+            tls.session.write_tls(self.tcp.socket())?;
+        }
+        Ok(Piece::Bytes(Got { bytes, ..got }))
+    }
+
+    /// Hands over as much of `bytes` as is taken; nothing is left of it once TLS has it.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is taken now; else what broke the connection.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.tcp.socket().write(bytes),
+            Some(tls) => tls.session.writer().write(bytes),
+        }
+    }
+
+    /// Whether TLS keeps nothing back.
+    pub fn is_flushed(&self) -> bool {
+        !self.tls.as_ref().is_some_and(|tls| tls.session.wants_write())
+    }
+
+    /// Sends what TLS has been handed.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn flush(&mut self) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        while tls.session.wants_write() {
+            tls.session.write_tls(self.tcp.socket())?;
         }
         Ok(())
+    }
+}
+
+impl Tls {
+    /// Takes bytes off the wire and writes their plain text to the beginning of `out`. Returns how long it is; nothing
+    /// if the server has ended the session.
+    fn open(&mut self, mut sealed: &[u8], out: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut filled = 0;
+        while !sealed.is_empty() {
+            self.session.read_tls(&mut sealed)?;
+            self.session
+                .process_new_packets()
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            loop {
+                match self.session.reader().read(&mut out[filled..]) {
+                    Ok(0) if filled == out.len() => break,
+                    Ok(0) => return Ok(Some(filled).filter(|&filled| filled > 0)),
+                    Ok(bytes) => filled += bytes,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(Some(filled))
     }
 }
 

@@ -5,17 +5,21 @@ use std::error::Error;
 use std::time::Duration;
 
 mod answer;
+mod asking;
 mod connection;
 mod exchange;
 pub mod http;
 pub mod offline;
+mod reader;
 mod recv;
+mod response;
 pub mod sse;
 mod stamped;
 mod target;
 
+pub use asking::{Client, Shared};
 pub use connection::Cut;
-pub use exchange::{Client, Shared};
+pub use reader::Reader;
 pub use target::{Target, TargetError};
 
 use crate::measure::Outcome;
@@ -44,6 +48,14 @@ impl Failure {
 
     fn cancelled() -> Self {
         Self::new(Outcome::Cancelled, "the run was over before the request was")
+    }
+
+    fn exceeded(outcome: Outcome, limit: Duration) -> Self {
+        Self {
+            outcome,
+            limit: Some(limit),
+            message: None,
+        }
     }
 
     fn closed_before_an_answer() -> Self {

@@ -4,34 +4,23 @@
 use std::sync::Arc;
 
 use super::Failure;
-use super::answer::{Answer, Refusal};
-use super::http::{Body, Head};
+use super::response::Response;
 use super::stamped::Arrival;
 use crate::measure::{Live, LiveShards, Trace};
 
 /// The reader of one response after the other.
 pub struct Reader {
-    answer: Answer,
+    response: Response,
     live: Arc<Live>,
-    head: Vec<u8>,
-    stage: Stage,
     /// What is known of the response.
     pub trace: Trace,
-}
-
-enum Stage {
-    Head,
-    Refusal(Refusal),
-    Stream(Body),
 }
 
 impl Default for Reader {
     fn default() -> Self {
         Self {
-            answer: Answer::default(),
+            response: Response::default(),
             live: LiveShards::new(1).shard(0),
-            head: Vec::new(),
-            stage: Stage::Head,
             trace: Trace::default(),
         }
     }
@@ -40,9 +29,7 @@ impl Default for Reader {
 impl Reader {
     /// Ready for the next response; keeps the memory.
     pub fn clear(&mut self) {
-        self.answer.clear();
-        self.head.clear();
-        self.stage = Stage::Head;
+        self.response.clear();
         self.trace.clear();
     }
 
@@ -51,45 +38,11 @@ impl Reader {
     /// # Errors
     /// The failure that the response is. Nothing may be read after that.
     pub fn read(&mut self, bytes: &[u8], at_ns: u64) -> Result<bool, Failure> {
-        let arrival = arrival(at_ns);
-        let Stage::Head = self.stage else {
-            return self.read_body(bytes, arrival);
-        };
-        self.head.extend_from_slice(bytes);
-        let Some(head) = Head::read(&self.head)? else {
-            return Ok(false);
-        };
-        self.trace.status = Some(head.status);
-        self.trace.headers_ns = Some(at_ns);
-        self.stage = if head.status != 200 || head.event_stream == Some(false) {
-            Stage::Refusal(Refusal::new(&head))
-        } else {
-            Stage::Stream(head.body)
-        };
-        let beginning = std::mem::take(&mut self.head);
-        let over = self.read_body(&beginning[head.len..], arrival);
-        self.head = beginning;
-        over
-    }
-
-    fn read_body(&mut self, bytes: &[u8], arrival: Arrival) -> Result<bool, Failure> {
-        match &mut self.stage {
-            Stage::Stream(body) => {
-                let over = self
-                    .answer
-                    .read(body, bytes, arrival, &mut self.trace, &self.live)?;
-                if over {
-                    self.answer.finish(arrival, &self.trace)?;
-                    self.trace.end_ns = self.answer.end_ns();
-                }
-                Ok(over)
-            }
-            Stage::Refusal(refusal) => match refusal.read(bytes) {
-                true => Ok(false),
-                false => Err(refusal.failure()),
-            },
-            Stage::Head => Ok(false),
-        }
+        let over = self
+            .response
+            .read(bytes, arrival(at_ns), &mut self.trace, &self.live)?;
+        self.trace.end_ns = self.response.end_ns();
+        Ok(over)
     }
 
     /// The connection was closed at `at_ns`, before the response was over.
@@ -97,15 +50,9 @@ impl Reader {
     /// # Errors
     /// The failure that the response is, unless nothing of it is missing.
     pub fn close(&mut self, at_ns: u64) -> Result<(), Failure> {
-        match &self.stage {
-            Stage::Head => Err(Failure::closed_before_an_answer()),
-            Stage::Refusal(refusal) => Err(refusal.failure()),
-            Stage::Stream(body) => {
-                self.answer.close(body, arrival(at_ns), &self.trace)?;
-                self.trace.end_ns = self.answer.end_ns();
-                Ok(())
-            }
-        }
+        self.response.close(arrival(at_ns), &self.trace)?;
+        self.trace.end_ns = self.response.end_ns();
+        Ok(())
     }
 }
 

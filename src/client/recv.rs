@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use tokio::net::TcpStream;
+use mio::net::TcpStream;
 
 /// What one read brought.
 #[derive(Debug, Clone, Copy)]

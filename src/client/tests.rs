@@ -122,7 +122,7 @@ impl Bench {
             live: live.clone(),
         };
         Self {
-            client: Client::new(shared, 0),
+            client: Client::new(Arc::new(Reader::start("read", shared).expect("a thread")), 0),
             live,
             cut,
         }
@@ -170,7 +170,7 @@ async fn a_good_answer() {
     let text = whole().replace(&event("[DONE]"), &(usage(7, 3) + &event("[DONE]")));
     let (result, bench) = outcome(vec![Play::Send(text)], false).await;
     assert_eq!(result, Ok(()));
-    let trace = &bench.client.trace;
+    let trace = bench.client.trace();
     assert_eq!(
         (trace.count(), trace.n_in, trace.n_out, trace.status),
         (2, Some(7), Some(3), Some(200))
@@ -201,7 +201,11 @@ async fn any_cut_of_the_bytes_gives_the_same_answer() {
             Play::Send(after.to_owned()),
         ];
         let (result, bench) = outcome(script, false).await;
-        assert_eq!((result, bench.client.trace.count()), (Ok(()), 2), "cut at {cut}");
+        assert_eq!(
+            (result, bench.client.trace().count()),
+            (Ok(()), 2),
+            "cut at {cut}"
+        );
     }
 }
 
@@ -313,7 +317,10 @@ async fn nobody_listens() {
     let mut bench = Bench::for_address(address, timeouts());
     assert_eq!(bench.ask().await, Err(Outcome::Connect));
     assert_eq!(
-        (bench.client.trace.sent_ns, bench.client.trace.end_ns.is_some()),
+        (
+            bench.client.trace().sent_ns,
+            bench.client.trace().end_ns.is_some()
+        ),
         (None, true)
     );
 }
@@ -375,7 +382,7 @@ async fn a_slow_stream_is_not_a_stalled_one() {
     };
     let mut bench = Bench::with(vec![(script, false)], limits).await;
     assert_eq!(bench.ask().await, Ok(()));
-    assert_eq!(bench.client.trace.count(), 6);
+    assert_eq!(bench.client.trace().count(), 6);
 }
 
 #[tokio::test]
@@ -393,7 +400,7 @@ async fn a_cut_ends_a_request_in_flight() {
     });
     assert_eq!(bench.ask().await, Err(Outcome::Cancelled));
     cutter.await.expect("no panic");
-    assert_eq!(bench.client.trace.count(), 1);
+    assert_eq!(bench.client.trace().count(), 1);
 }
 
 #[tokio::test]
@@ -402,13 +409,13 @@ async fn a_connection_is_kept_and_opened_again_when_the_server_closed_it() {
     let scripts = vec![(good.clone(), false), (good.clone(), true), (good, false)];
     let mut bench = Bench::with(scripts, timeouts()).await;
     assert_eq!(bench.ask().await, Ok(()));
-    assert!(bench.client.trace.connect_ns.is_some());
+    assert!(bench.client.trace().connect_ns.is_some());
     assert_eq!(bench.ask().await, Ok(()));
-    assert_eq!(bench.client.trace.connect_ns, None);
+    assert_eq!(bench.client.trace().connect_ns, None);
     // The close must have arrived before the client looks.
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(bench.ask().await, Ok(()));
-    assert!(bench.client.trace.connect_ns.is_some());
+    assert!(bench.client.trace().connect_ns.is_some());
 }
 
 #[tokio::test]

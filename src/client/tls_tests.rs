@@ -73,7 +73,7 @@ async fn a_good_answer_over_tls() {
     let mut bench = Bench::for_target(target().await.with_tls(trusting()), timeouts());
     for connects in [true, false] {
         assert_eq!(bench.ask().await, Ok(()));
-        let trace = &bench.client.trace;
+        let trace = bench.client.trace();
         assert_eq!((trace.count(), trace.status), (2, Some(200)));
         assert_in_order(trace);
         assert_eq!(trace.connect_ns.is_some(), connects, "the connection is kept");
@@ -84,5 +84,5 @@ async fn a_good_answer_over_tls() {
 async fn a_certificate_that_the_machine_does_not_trust() {
     let mut bench = Bench::for_target(target().await, timeouts());
     assert_eq!(bench.ask().await, Err(Outcome::Tls));
-    assert_eq!(bench.client.trace.sent_ns, None);
+    assert_eq!(bench.client.trace().sent_ns, None);
 }

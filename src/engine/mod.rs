@@ -1,4 +1,4 @@
-//! Who is tested: what is known of each engine ([`Recipe`]), how its program is had ([`ensure`], [`install`]), and its
+//! Who is tested: what is known of each engine ([`Recipe`]), how its program is had ([`ensure`], [`install()`]), and its
 //! server's life from start to stop ([`start`], [`attach`], [`Running`]).
 //!
 //! An engine is always another process, reached through the same socket as anyone's server.

@@ -1,4 +1,4 @@
-//! A server process under its [guard](super::guard): started, watched, stopped.
+//! A server process under its [`guard`]: started, watched, stopped.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};

@@ -128,7 +128,7 @@ async fn ask(shard: &Shard, goose_user: &mut GooseUser) -> TransactionResult {
     let settled = shard
         .control
         .all_started_ns()
-        .is_some_and(|at| shard.client.clock.now_ns() > at + ROWS_EMPTIED.as_nanos() as u64);
+        .is_some_and(|at| shard.reader.shared().clock.now_ns() > at + ROWS_EMPTIED.as_nanos() as u64);
     if settled {
         tell(&mut seat.untold, goose_user).await?;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::attack;
 use super::control::{Control, Stop};
 use super::user::Shard;
-use crate::client::{Shared, Target};
+use crate::client::{Reader, Shared, Target};
 use crate::measure::{
     Arrivals, Clock, Contention, LiveShards, Objectives, Recorder, Second, Sink, StepRecord, WallOffset,
 };
@@ -121,6 +121,8 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
     let shards = load.shards.clamp(1, users as usize) as u32;
     let mut running = Vec::new();
     let mut first_user = 0;
+    // The threads that are started here inherit where this one may run.
+    let own_cpus = load.cpus.as_ref().map(confine).transpose()?;
     for index in 0..shards {
         let share = users / shards + u32::from(index < users % shards);
         running.push(start_shard(
@@ -133,9 +135,19 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
         )?);
         first_user += share;
     }
+    if let Some(own_cpus) = own_cpus {
+        affinity::pin(&own_cpus)?;
+    }
     let mut timeline = Timeline::new(started_ns);
     let seen = conduct(&load, &control, &running, &mut timeline, window_opens);
     finish(&load, &control, running, timeline, seen)
+}
+
+/// Confines this thread to the processors; returns those that it had.
+fn confine(cpus: &Cpus) -> std::io::Result<Vec<usize>> {
+    let own = affinity::of(0).ok_or(std::io::ErrorKind::Unsupported)?;
+    affinity::pin(cpus.list())?;
+    Ok(own)
 }
 
 fn start_shard(
@@ -146,15 +158,17 @@ fn start_shard(
     users: u32,
     started_ns: u64,
 ) -> Result<Running, LoadError> {
+    let shared = Shared {
+        target: load.target.clone(),
+        timeouts: load.timeouts,
+        clock: load.clock,
+        cut: control.cut.clone(),
+        window: control.window.clone(),
+        live: load.live.shard(index),
+    };
+    let reader = Arc::new(Reader::start(&format!("read-{index}"), shared)?);
     let shard = Arc::new(Shard {
-        client: Shared {
-            target: load.target.clone(),
-            timeouts: load.timeouts,
-            clock: load.clock,
-            cut: control.cut.clone(),
-            window: control.window.clone(),
-            live: load.live.shard(index),
-        },
+        reader,
         control: control.clone(),
         stop: load.stop.clone(),
         requests: load.requests.clone(),
@@ -169,21 +183,25 @@ fn start_shard(
         .enable_all()
         .build()?;
     let (own, ramp) = (shard.clone(), load.ramp);
-    let cpus = load.cpus.clone();
     let (id, started) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new()
         .name(format!("load-{index}"))
         .spawn(move || {
-            // Nobody waits for the second of the two.
-            let _ = id.send(
-                cpus.map_or(Ok(()), |cpus| affinity::pin(cpus.list()))
-                    .map(|()| ThreadId::own()),
-            );
+            // There is room for it.
+            let _ = id.send(ThreadId::own());
             let attacked = runtime.block_on(attack::run(own, users, ramp));
             attacked.map_err(|source| LoadError::Goose { users, source })
         })?;
-    let id = started.recv().map_err(|_| LoadError::Panic)??;
+    let id = started.recv().map_err(|_| LoadError::Panic)?;
     Ok(Running { thread, id, shard })
+}
+
+/// The threads of the load: of each shard, one that sends and one that reads.
+fn threads(running: &[Running]) -> Vec<ThreadId> {
+    running
+        .iter()
+        .flat_map(|running| [running.id, running.shard.reader.thread()])
+        .collect()
 }
 
 /// Looks after the window until every shard is done. Returns what the load cost inside the window.
@@ -194,7 +212,7 @@ fn conduct(
     timeline: &mut Timeline,
     window_opens: &mut dyn FnMut(u64),
 ) -> Seen {
-    let meter = Meter::of(running.iter().map(|shard| shard.id).collect());
+    let meter = Meter::of(threads(running));
     let mut at_start = None;
     let mut seen = Seen::default();
     let mut wall = WallOffset::new(load.clock);
@@ -245,7 +263,7 @@ fn finish(
         stop.soft();
         stop
     });
-    let threads = u32::try_from(running.len()).unwrap_or(u32::MAX);
+    let threads = u32::try_from(threads(&running).len()).unwrap_or(u32::MAX);
     let mut gathered: Option<Recorder> = None;
     let mut goose_requests = (0, 0);
     for Running { thread, shard, .. } in running {

@@ -75,7 +75,8 @@ impl Stop {
         self.hard.load(SeqCst) || self.is_server_gone()
     }
 
-    pub(super) fn is_soft(&self) -> bool {
+    /// Whether the step is to end, in one way or another.
+    pub fn is_soft(&self) -> bool {
         self.soft.load(SeqCst) || self.is_hard()
     }
 }

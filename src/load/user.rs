@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::conduct::Requests;
 use super::control::{Control, Stop};
 
-use crate::client::{Client, Failure, Shared};
+use crate::client::{Client, Failure, Reader};
 use crate::measure::{Outcome, Recorder, RequestId, Sink};
 
 /// What the users of one shard share.
 pub(super) struct Shard {
-    pub client: Shared,
+    pub reader: Arc<Reader>,
     pub control: Arc<Control>,
     pub stop: Stop,
     pub requests: Arc<dyn Requests>,
@@ -47,14 +47,14 @@ impl User {
     /// The user who is number `index` of its shard, with its connection open if the server lets it.
     pub async fn start(shard: Arc<Shard>, index: u32) -> Self {
         let number = shard.first_user + index;
-        let mut client = Client::new(shard.client.clone(), number as usize);
+        let mut client = Client::new(shard.reader.clone(), number as usize);
         // If this fails, the first request meets the same and is counted.
         let _ = client.open().await;
         if client.kernel_stamps() == Some(false) {
             lock(&shard.recorder).without_kernel_stamps();
         }
-        let due_ns = shard.client.clock.now_ns();
-        shard.client.live.user_started();
+        let due_ns = shard.reader.shared().clock.now_ns();
+        shard.reader.shared().live.user_started();
         shard.control.user_started(due_ns);
         Self {
             shard,
@@ -82,7 +82,7 @@ impl User {
             self.back_off(failure).await;
         }
         let ended = self.note(id, result);
-        self.due_ns = self.shard.client.clock.now_ns();
+        self.due_ns = self.shard.reader.shared().clock.now_ns();
         Some(ended)
     }
 
@@ -134,7 +134,7 @@ impl User {
             step: shard.step,
             user: *number,
         };
-        let trace = &client.trace;
+        let trace = client.trace();
         let sample = trace.sample(id, *due_ns, outcome, error);
         lock(&shard.recorder).fold(&sample, trace, shard.control.window());
         let ended = Ended {
@@ -147,7 +147,7 @@ impl User {
             ok: outcome == Outcome::Ok,
             status: trace.status,
         };
-        shard.sink.send(sample);
+        shard.sink.send(sample, trace.events());
         *asked += 1;
         shard.control.request_ended(*asked);
         ended

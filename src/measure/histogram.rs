@@ -145,7 +145,7 @@ pub(super) fn with_failures(h: &Histogram<u64>, failed: u64) -> WithFailures {
 }
 
 /// A lag recorded in nanoseconds.
-pub(super) fn lag(h: &Histogram<u64>) -> Lag {
+pub fn lag(h: &Histogram<u64>) -> Lag {
     let at = |q| (!h.is_empty()).then(|| ms(value_at_rank(h, rank_of(q, h.len()))));
     Lag {
         p50: at(0.5),

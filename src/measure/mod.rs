@@ -1,6 +1,7 @@
 //! What it meant: samples, recorders, the measurement window, and the versioned result.
 
 mod arrivals;
+pub mod calibration;
 mod clock;
 pub mod definition;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod window;
 
 pub use arrivals::Arrivals;
 pub use clock::Clock;
+pub use histogram::lag;
 pub use latencies::Latencies;
 pub use live::{Live, LiveShards, SecondCounts, Totals};
 pub use record::{Contention, Second, StepRecord};

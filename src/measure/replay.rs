@@ -239,7 +239,8 @@ mod tests {
         store.step_begins(open).unwrap();
         let sink = store.sink().unwrap();
         // 4 users, back to back: 2 s each from 8 s to 30 s.
-        (0..11).for_each(|i| (0..4).for_each(|user| sink.send(sample(4 * i + user, 1, 8_000 + 2_000 * i))));
+        (0..11)
+            .for_each(|i| (0..4).for_each(|user| sink.send(sample(4 * i + user, 1, 8_000 + 2_000 * i), &[])));
         drop(sink);
         let dir = store.dir().to_owned();
         // Its end leaves `unfinished` in place, as a kill does, and waits for the lines.

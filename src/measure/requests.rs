@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Sample;
+use super::{Event, Sample};
 
 /// Samples that may wait for the disk; at some 250 bytes each they bound the memory used to 16 MB.
 const BACKLOG: usize = 65_536;
@@ -45,16 +45,36 @@ pub fn read(path: &Path, mut each: impl FnMut(RequestLine<'static>)) -> io::Resu
 /// Where the client leaves its samples. Cloning is cheap; sending never blocks.
 #[derive(Debug, Clone)]
 pub struct Sink {
-    sender: SyncSender<Sample>,
+    sender: Sender,
     lost: Arc<AtomicU64>,
+}
+
+/// What a sample takes along.
+#[derive(Debug, Clone)]
+enum Sender {
+    Alone(SyncSender<Sample>),
+    WithEvents(SyncSender<(Sample, Vec<Event>)>),
 }
 
 impl Sink {
     /// A sink and the end its samples come out of, with room for `capacity` of them in between.
     pub fn new(capacity: usize) -> (Sink, Receiver<Sample>) {
         let (sender, receiver) = sync_channel(capacity);
-        let lost = Arc::default();
-        (Sink { sender, lost }, receiver)
+        (Self::to(Sender::Alone(sender)), receiver)
+    }
+
+    /// The same, and every sample comes with all its output events: for calibrations, which hold each of them against
+    /// the server's word.
+    pub fn with_events(capacity: usize) -> (Sink, Receiver<(Sample, Vec<Event>)>) {
+        let (sender, receiver) = sync_channel(capacity);
+        (Self::to(Sender::WithEvents(sender)), receiver)
+    }
+
+    fn to(sender: Sender) -> Sink {
+        Sink {
+            sender,
+            lost: Arc::default(),
+        }
     }
 
     /// Samples dropped so far.
@@ -62,10 +82,14 @@ impl Sink {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Hands over a sample. When the disk is so slow that the backlog is full, the line is dropped and counted: a
+    /// Hands over a sample, and its output events if they are wanted. When the disk is so slow that the backlog is full, the line is dropped and counted: a
     /// stream that waited for the disk would be a measuring error.
-    pub fn send(&self, sample: Sample) {
-        if self.sender.try_send(sample).is_err() {
+    pub fn send(&self, sample: Sample, events: &[Event]) {
+        let sent = match &self.sender {
+            Sender::Alone(sender) => sender.try_send(sample).is_ok(),
+            Sender::WithEvents(sender) => sender.try_send((sample, events.to_vec())).is_ok(),
+        };
+        if !sent {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

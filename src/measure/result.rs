@@ -21,6 +21,8 @@ pub use step::{
 };
 pub use verdict::Verdict;
 
+use super::calibration::Calibrations;
+
 /// Version of the layout of `run.json`.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -52,6 +54,9 @@ pub struct RunResult {
     /// The step under way when this file was written; left in place when the run was killed inside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<StepFacts>,
+    /// What the client's own error was before and after the load; absent when the run was told not to calibrate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibrations>,
     /// Requests that were measured and counted but are missing from `requests.jsonl`: the disk was too slow.
     #[serde(default)]
     pub request_lines_lost: u64,
@@ -75,6 +80,7 @@ impl RunResult {
             engines: Vec::new(),
             steps: Vec::new(),
             unfinished: None,
+            calibration: None,
             request_lines_lost: 0,
             notes: Vec::new(),
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::calibration::Calibrations;
 use super::requests::Writer;
 use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult};
 use super::summary::{StepContext, fill_scaling, summarise};
@@ -111,6 +112,15 @@ impl Store {
         if let Some(engine) = self.run.engines.get_mut(index) {
             change(engine);
         }
+        self.save()
+    }
+
+    /// Changes what the calibrations before and after the run found, and saves it.
+    ///
+    /// # Errors
+    /// When `run.json` cannot be written.
+    pub fn calibrated(&mut self, change: impl FnOnce(&mut Calibrations)) -> Result<(), StoreError> {
+        change(self.run.calibration.get_or_insert_default());
         self.save()
     }
 
@@ -294,7 +304,7 @@ mod tests {
         let mut store = Store::create(root, new_run()).unwrap();
         let dir = store.dir().to_owned();
         let sink = store.sink().unwrap();
-        (0..1_000).for_each(|id| sink.send(sample(id, 0, id)));
+        (0..1_000).for_each(|id| sink.send(sample(id, 0, id), &[]));
         drop(sink);
         store.engine(0, |engine| engine.load_s = Some(1.5)).unwrap();
         store.step_begins(facts(0, "candle", 4)).unwrap();

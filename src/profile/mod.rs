@@ -166,6 +166,8 @@ pub struct Profile {
     pub warmup: Warmup,
     /// How often every step runs.
     pub repeat: u32,
+    /// Whether the client's own error is measured before and after the run.
+    pub calibrate: bool,
     /// What a request must keep to count for goodput.
     pub slo: Option<Slo>,
     /// How engines are started.

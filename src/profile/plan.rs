@@ -83,6 +83,12 @@ impl Profile {
         if let Some(slo) = &self.slo {
             line("goodput", format!("requests within {slo} (ms)"));
         }
+        if self.calibrate {
+            line(
+                "calibrate",
+                "the client's own error, some seconds before and after".into(),
+            );
+        }
         line("time", self.time_line());
         let output = self.report.output.as_ref().map(|dir| dir.display().to_string());
         line(

@@ -101,6 +101,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             requests_per_user: measure.warmup_requests.unwrap_or(1),
         },
         repeat: measure.repeat.unwrap_or(1),
+        calibrate: measure.calibrate.unwrap_or(true),
         slo,
         server: Server {
             threads: server.threads,

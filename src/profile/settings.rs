@@ -216,8 +216,17 @@ pub struct MeasureSettings {
     /// Run every step N times
     #[arg(long, value_name = "N")]
     pub repeat: Option<u32>,
+    /// Skip the calibrations before and after the run
+    #[arg(long = "no-calibrate", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", value_parser = negated)]
+    pub calibrate: Option<bool>,
 }
-overrides!(MeasureSettings: warmup, warmup_requests, repeat);
+overrides!(MeasureSettings: warmup, warmup_requests, repeat, calibrate);
+
+/// The opposite of what is written, for a flag that switches off what a profile's key switches on.
+fn negated(text: &str) -> Result<bool, std::str::ParseBoolError> {
+    text.parse::<bool>().map(|no| !no)
+}
 
 /// `[server]`: how an engine is started; none of it applies to a server that runs already.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]

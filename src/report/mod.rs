@@ -1,5 +1,6 @@
 //! Showing it: tables, files and live progress.
 
+mod calibration;
 mod columns;
 mod csv;
 mod progress;
@@ -12,6 +13,7 @@ use std::path::Path;
 
 use crate::measure::result::RunResult;
 
+pub use calibration::{calibration, tried};
 pub use progress::{Live, Phase, Progress, Show, StepProgress, Task};
 
 /// How a run is shown on stdout.

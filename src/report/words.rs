@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::calibration;
 use super::verdict::verdict;
 use crate::measure::result::{RunResult, Status};
 
@@ -63,6 +64,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         lines.extend(failure.log_tail.iter().map(|line| format!("    | {line}")));
         lines.extend(engine.log.iter().map(|log| format!("    its log: {log}")));
     }
+    lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {
         lines.push(format!(
             "! {} requests are counted but missing from requests.jsonl: the disk was too slow",

@@ -10,7 +10,7 @@ use super::display::{self, Display};
 use super::{Interrupt, Subject};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
-use crate::load::{Requests, StepLoad, Stop, run_step};
+use crate::load::{self, Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
 use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo};
@@ -22,9 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Numbers of prompts set aside for a step, so that every engine gets the same ones and no step those of another.
 const PROMPTS_PER_STEP: u64 = 100_000;
-
-/// Streams that one thread drives.
-const USERS_PER_SHARD: u32 = 512;
 
 const NS: f64 = 1e9;
 
@@ -47,7 +44,7 @@ pub struct Bench<'a> {
 /// The most threads that a step of the profile takes.
 pub fn threads(profile: &Profile) -> usize {
     let most = profile.users.iter().max().copied().unwrap_or(1);
-    most.div_ceil(USERS_PER_SHARD) as usize
+    load::shards(most)
 }
 
 /// A step's prompts, by the numbers of its requests.
@@ -202,11 +199,12 @@ fn step_load(
     (engine, target, prompts, first_id, stop): (usize, Arc<Target>, Numbered, u64, Stop),
 ) -> anyhow::Result<StepLoad> {
     let profile = bench.profile;
-    let cpus = match &bench.cores.client {
-        Some(own) => own.list().len(),
-        None => thread::available_parallelism().map_or(1, std::num::NonZero::get),
-    };
-    let shards = (planned.step.users.div_ceil(USERS_PER_SHARD) as usize).clamp(1, cpus);
+    let own = bench
+        .cores
+        .client
+        .as_ref()
+        .map_or(usize::MAX, |cpus| cpus.list().len());
+    let shards = load::shards(planned.step.users).min(own);
     Ok(StepLoad {
         target,
         engine: u16::try_from(engine)?,

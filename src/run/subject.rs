@@ -36,7 +36,7 @@ impl Subject {
     /// Finds the model, downloads it if need be, and reads its tokenizer.
     ///
     /// # Errors
-    /// As [`model`], and if the tokenizer cannot be read.
+    /// As [`model()`], and if the tokenizer cannot be read.
     pub fn resolve(profile: &Profile, recipes: &[Recipe], progress: &Progress) -> anyhow::Result<Subject> {
         let tokenizer = |path: &std::path::Path| {
             ModelText::open(path).with_context(|| format!("the tokenizer of {}", path.display()))

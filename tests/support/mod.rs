@@ -90,13 +90,21 @@ impl Drop for Reference {
 /// `loadtest` with a folder of its own for results, configuration and cache.
 pub struct House {
     pub dir: TempDir,
+    env: Option<(&'static str, PathBuf)>,
 }
 
 impl House {
     pub fn new() -> House {
         House {
             dir: tempfile::tempdir().expect("a temporary folder"),
+            env: None,
         }
+    }
+
+    /// With a variable in the program's environment.
+    pub fn with_env(mut self, name: &'static str, value: PathBuf) -> House {
+        self.env = Some((name, value));
+        self
     }
 
     pub fn command(&self) -> Command {
@@ -106,7 +114,8 @@ impl House {
             .env_remove("CARGO_MANIFEST_DIR")
             .env_remove("OPENAI_API_KEY")
             .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -123,6 +132,7 @@ impl House {
             "--format",
             "json",
             "--no-progress",
+            "--no-calibrate",
             "--warmup",
             "0s",
             "--ramp",

@@ -117,12 +117,13 @@ impl<'r, R: FnMut(usize) -> Row<'r>> WithSimd for Attend<'_, R> {
                 4.. => rest.split_at_mut(4),
                 _ => rest.split_at_mut(rest.len()),
             };
+            // Few queries take more keys and values at once, so that enough sums are under way to hide their latency.
             match tile.len() {
-                8 => attend_tile::<8>(tile, &self.memory, self.head_dim, self.scratch),
-                4 => attend_tile::<4>(tile, &self.memory, self.head_dim, self.scratch),
-                3 => attend_tile::<3>(tile, &self.memory, self.head_dim, self.scratch),
-                2 => attend_tile::<2>(tile, &self.memory, self.head_dim, self.scratch),
-                _ => attend_tile::<1>(tile, &self.memory, self.head_dim, self.scratch),
+                8 => attend_tile::<8, 1>(tile, &self.memory, self.head_dim, self.scratch),
+                4 => attend_tile::<4, 2>(tile, &self.memory, self.head_dim, self.scratch),
+                3 => attend_tile::<3, 2>(tile, &self.memory, self.head_dim, self.scratch),
+                2 => attend_tile::<2, 2>(tile, &self.memory, self.head_dim, self.scratch),
+                _ => attend_tile::<1, 2>(tile, &self.memory, self.head_dim, self.scratch),
             }
             rest = after;
         }
@@ -137,24 +138,21 @@ struct Query<'a> {
     end: usize,
 }
 
-/// `out = softmax(query · keys) · values` for `N` queries, which read each key and value once.
+/// `out = softmax(query · keys) · values` for `N` queries, which read each key and value once, `B` blocks at a time.
 #[inline(always)]
-fn attend_tile<const N: usize>(
+fn attend_tile<const N: usize, const B: usize>(
     tile: &mut [Query<'_>],
     memory: &Head<'_>,
     head_dim: usize,
     scratch: &mut Scratch,
 ) {
     let tile: &mut [Query<'_>; N] = tile.try_into().expect("a tile of N");
-    let first = tile.iter().map(|query| query.start).min().unwrap_or(0) / BLOCK;
-    let last = tile
-        .iter()
-        .map(|query| query.end)
-        .max()
-        .unwrap_or(0)
-        .div_ceil(BLOCK);
+    let starts = tile.iter().map(|query| query.start);
+    let ends = tile.iter().map(|query| query.end);
+    let first = starts.min().unwrap_or(0) / BLOCK / B * B;
+    let last = ends.max().unwrap_or(0).div_ceil(BLOCK).next_multiple_of(B);
     let width = (last - first) * BLOCK;
-    scratch.block.resize(BLOCK * head_dim, 0.0);
+    scratch.block.resize(B * BLOCK * head_dim, 0.0);
     scratch.scores.resize(N * width, 0.0);
     scratch.sums.resize(N * head_dim, 0.0);
     let Scratch {
@@ -164,19 +162,11 @@ fn attend_tile<const N: usize>(
         sums,
     } = scratch;
 
-    for b in first..last {
-        widen(memory.keys(b), block);
-        let mut dots = [[0f32; BLOCK]; N];
-        for (d, keys) in block.as_chunks::<BLOCK>().0.iter().enumerate() {
-            for (dots, query) in dots.iter_mut().zip(tile.iter()) {
-                let q = query.query[d];
-                for (dot, key) in dots.iter_mut().zip(keys) {
-                    *dot = q.mul_add(*key, *dot);
-                }
-            }
-        }
+    for b in (first..last).step_by(B) {
+        widen(memory.keys(b, B), block);
+        let dots = dots::<N, B>(tile, block, head_dim);
         for (n, dots) in dots.iter().enumerate() {
-            scores[n * width + (b - first) * BLOCK..][..BLOCK].copy_from_slice(dots);
+            scores[n * width + (b - first) * BLOCK..][..B * BLOCK].copy_from_slice(dots.as_flattened());
         }
     }
     let mut totals = [0f32; N];
@@ -187,31 +177,76 @@ fn attend_tile<const N: usize>(
         totals[n] = exponentials(scores);
     }
     sums[..N * head_dim].fill(0.0);
-    for b in first..last {
-        widen(memory.values(b), block);
-        for d in (0..head_dim).step_by(16) {
-            let mut lanes = [[0f32; 16]; N];
-            for (n, lanes) in lanes.iter_mut().enumerate() {
-                lanes.copy_from_slice(&sums[n * head_dim + d..][..16]);
-            }
-            for row in 0..BLOCK {
-                let values: &[f32; 16] = block[row * head_dim + d..][..16].try_into().expect("16 numbers");
-                for (n, lanes) in lanes.iter_mut().enumerate() {
-                    let weight = scores[n * width + (b - first) * BLOCK + row];
-                    for (lane, value) in lanes.iter_mut().zip(values) {
-                        *lane = weight.mul_add(*value, *lane);
-                    }
-                }
-            }
-            for (n, lanes) in lanes.iter().enumerate() {
-                sums[n * head_dim + d..][..16].copy_from_slice(lanes);
-            }
+    for b in (first..last).step_by(B) {
+        widen(memory.values(b, B), block);
+        let weights = &scores[(b - first) * BLOCK..];
+        for d in (0..head_dim / (16 * B) * B).step_by(B) {
+            add_values::<N, B>(weights, width, block, head_dim, d * 16, sums);
+        }
+        for d in head_dim / (16 * B) * B..head_dim / 16 {
+            add_values::<N, 1>(weights, width, block, head_dim, d * 16, sums);
         }
     }
     for (n, query) in tile.iter_mut().enumerate() {
         for (out, sum) in query.out.iter_mut().zip(&sums[n * head_dim..]) {
             *out = sum / totals[n];
         }
+    }
+}
+
+/// The products of `N` queries with the keys of `B` blocks.
+#[inline(always)]
+fn dots<const N: usize, const B: usize>(
+    tile: &[Query<'_>; N],
+    keys: &[f32],
+    head_dim: usize,
+) -> [[[f32; BLOCK]; B]; N] {
+    let keys = keys.as_chunks::<BLOCK>().0;
+    let keys: [&[[f32; BLOCK]]; B] = std::array::from_fn(|b| &keys[b * head_dim..][..head_dim]);
+    let queries: [&[f32]; N] = std::array::from_fn(|n| &tile[n].query[..head_dim]);
+    let mut dots = [[[0f32; BLOCK]; B]; N];
+    for d in 0..head_dim {
+        for (dots, query) in dots.iter_mut().zip(&queries) {
+            let q = query[d];
+            for (dots, keys) in dots.iter_mut().zip(&keys) {
+                for (dot, key) in dots.iter_mut().zip(&keys[d]) {
+                    *dot = q.mul_add(*key, *dot);
+                }
+            }
+        }
+    }
+    dots
+}
+
+/// Adds `weight * value` of the rows in `values` to numbers `d..d + 16 * D` of the sums of `N` queries.
+#[inline(always)]
+fn add_values<const N: usize, const D: usize>(
+    weights: &[f32],
+    width: usize,
+    values: &[f32],
+    head_dim: usize,
+    d: usize,
+    sums: &mut [f32],
+) {
+    let mut lanes = [[[0f32; 16]; D]; N];
+    for (n, lanes) in lanes.iter_mut().enumerate() {
+        lanes
+            .as_flattened_mut()
+            .copy_from_slice(&sums[n * head_dim + d..][..16 * D]);
+    }
+    for (row, values) in values.chunks_exact(head_dim).enumerate() {
+        let values = &values[d..][..16 * D].as_chunks::<16>().0[..D];
+        for (n, lanes) in lanes.iter_mut().enumerate() {
+            let weight = weights[n * width + row];
+            for (lanes, values) in lanes.iter_mut().zip(values) {
+                for (lane, value) in lanes.iter_mut().zip(values) {
+                    *lane = weight.mul_add(*value, *lane);
+                }
+            }
+        }
+    }
+    for (n, lanes) in lanes.iter().enumerate() {
+        sums[n * head_dim + d..][..16 * D].copy_from_slice(lanes.as_flattened());
     }
 }
 

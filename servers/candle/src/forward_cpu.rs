@@ -89,7 +89,7 @@ impl CpuForward {
         let config = source.config().clone();
         let scratch = (0..pool.threads()).map(|_| ThreadScratch::default()).collect();
         Ok(Self {
-            kv: KvMemory::new(layout(&config), 0),
+            kv: KvMemory::new(layout(&config), 0, 0)?,
             config,
             weights,
             rope: Default::default(),
@@ -212,7 +212,7 @@ impl Forward for CpuForward {
     }
 
     fn prepare(&mut self, parallel: usize, context: usize) -> anyhow::Result<()> {
-        self.kv = KvMemory::new(layout(&self.config), parallel);
+        self.kv = KvMemory::new(layout(&self.config), parallel, context)?;
         self.rope =
             [&self.config.rope, &self.config.local_rope].map(|frequencies| Rope::new(frequencies, context));
         self.context = context;
@@ -369,7 +369,7 @@ impl Compute {
                 Some(std::mem::replace(next, *next + rows.tokens.len()))
             })
             .collect();
-        let (pages, qkv, out) = (kv.pages(), Disjoint::new(qkv), Disjoint::new(out));
+        let (kv, qkv, out) = (kv.share(), Disjoint::new(qkv), Disjoint::new(out));
         let norms = layer.query_norm.as_deref().zip(layer.key_norm.as_deref());
         let norms = norms.map(|(query, key)| HeadNorms {
             query,
@@ -392,7 +392,7 @@ impl Compute {
                     },
                     rows: rows.tokens.len(),
                     position: rows.position,
-                    memory: pages.head(rows.slot, index, head),
+                    memory: kv.head(rows.slot, index, head),
                     head_dim: dim,
                     pairs: config.pairs,
                     rope,

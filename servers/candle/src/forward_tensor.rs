@@ -9,9 +9,6 @@ use crate::{Batch, Forward};
 use candle_core::{D, DType, Device, Result, Tensor};
 use loadtest_shell::Rows;
 
-/// Positions by which a sequence's memory grows at least.
-const GROWTH: usize = 256;
-
 /// A model on a device, in candle's tensors.
 pub struct TensorForward {
     config: Config,
@@ -34,8 +31,8 @@ struct Norms {
     ffn_post: Option<Tensor>,
 }
 
-/// A sequence's memory: keys and values of each layer, `kv_heads x capacity x head_dim`.
-#[derive(Default)]
+/// A sequence's memory: keys and values of each layer, `kv_heads x context x head_dim`. On the CPU, the system puts
+/// memory behind them as positions are first written.
 struct Slot {
     len: usize,
     layers: Vec<[Tensor; 2]>,
@@ -152,35 +149,15 @@ impl TensorForward {
         Tensor::cat(&results, 0)
     }
 
-    /// Makes a slot's memory large enough for `len` positions.
-    fn reserve(&mut self, slot: usize, len: usize) -> Result<()> {
-        let (config, slot) = (&self.config, &mut self.slots[slot]);
-        let capacity = match slot.layers.first() {
-            Some([keys, _]) => keys.dim(1)?,
-            None => 0,
-        };
-        if len > capacity {
-            let capacity = len
-                .max(capacity * 2)
-                .next_multiple_of(GROWTH)
-                .min(self.context.max(len));
-            let shape = (config.kv_heads, capacity, config.head_dim);
-            for layer in 0..config.layers {
-                let empty = || Tensor::zeros(shape, DType::F32, &self.device);
-                let grown = [empty()?, empty()?];
-                match slot.layers.get_mut(layer) {
-                    Some(old) => {
-                        for (old, grown) in old.iter().zip(&grown) {
-                            grown.slice_set(old, 1, 0)?;
-                        }
-                        *old = grown;
-                    }
-                    None => slot.layers.push(grown),
-                }
-            }
-        }
-        slot.len = len;
-        Ok(())
+    /// Memory for one sequence of up to `context` positions.
+    fn slot(&self, context: usize) -> Result<Slot> {
+        let shape = (self.config.kv_heads, context, self.config.head_dim);
+        let empty = || Tensor::zeros(shape, DType::F32, &self.device);
+        let layers = (0..self.config.layers).map(|_| Ok([empty()?, empty()?]));
+        Ok(Slot {
+            len: 0,
+            layers: layers.collect::<Result<_>>()?,
+        })
     }
 
     fn logits(&self, x: &Tensor, batch: &[Rows<'_>], logits: &mut Vec<f32>) -> Result<()> {
@@ -215,7 +192,7 @@ impl Forward for TensorForward {
     }
 
     fn prepare(&mut self, parallel: usize, context: usize) -> anyhow::Result<()> {
-        self.slots = (0..parallel).map(|_| Slot::default()).collect();
+        self.slots = (0..parallel).map(|_| self.slot(context)).collect::<Result<_>>()?;
         self.context = context;
         let tables = [&self.config.rope, &self.config.local_rope]
             .into_iter()
@@ -238,7 +215,7 @@ impl Forward for TensorForward {
             Some(self.slots.get(slot)?.len)
         })?;
         for rows in batch {
-            self.reserve(rows.slot, rows.position + rows.tokens.len())?;
+            self.slots[rows.slot].len = rows.position + rows.tokens.len();
         }
         let tokens: Vec<u32> = batch.iter().flat_map(|rows| rows.tokens).copied().collect();
         let positions = batch
@@ -257,7 +234,7 @@ impl Forward for TensorForward {
 
     fn free(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
-            *slot = Slot::default();
+            slot.len = 0;
         }
     }
 }

@@ -1,17 +1,21 @@
-//! Keys and values of the sequences: pages of 64 positions, handed out as sequences grow.
+//! Keys and values of the sequences: one reservation for all slots, made before the first step.
 //!
-//! In a page, each layer and head has its keys and then its values as half floats: keys in blocks of 16 positions
-//! with one number of all 16 side by side (so that a query meets 16 keys at once), values row by row.
+//! Each layer and head of a slot has its keys and then its values side by side, as half floats: keys in blocks of 16
+//! positions with one number of all 16 together (so that a query meets 16 keys at once), values row by row. The
+//! system puts memory behind the reservation as positions are first written; what a sequence leaves is overwritten by
+//! the next in its slot.
 
 use crate::pool::Disjoint;
+use anyhow::Context;
 use half::f16;
+use memmap2::MmapMut;
 
-/// Positions in a page.
-pub const PAGE: usize = 64;
 /// Positions in a block of keys.
 pub const BLOCK: usize = 16;
+/// Slots hold a multiple of so many positions, so that blocks may be read in pairs.
+const UNIT: usize = 2 * BLOCK;
 
-/// What a page holds.
+/// What a slot keeps for each position.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     /// Layers of the model.
@@ -23,105 +27,108 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Numbers in a page.
-    fn page(self) -> usize {
-        self.layers * self.heads * self.head()
-    }
-
-    /// Numbers of one layer's head in a page.
-    fn head(self) -> usize {
-        2 * PAGE * self.head_dim
-    }
-
     /// Bytes that a position takes.
     pub fn bytes_per_token(self) -> u64 {
-        (self.page() / PAGE * size_of::<f16>()) as u64
+        (self.layers * self.heads * self.head_dim * 2 * size_of::<f16>()) as u64
     }
 }
 
 /// The memory of all slots.
 pub struct KvMemory {
     layout: Layout,
-    slots: Vec<Slot>,
-    spare: Vec<Box<[f16]>>,
-}
-
-#[derive(Default)]
-struct Slot {
-    len: usize,
-    pages: Vec<Box<[f16]>>,
+    /// Positions of a slot.
+    positions: usize,
+    /// Positions that hold tokens, of each slot.
+    lens: Vec<usize>,
+    memory: MmapMut,
 }
 
 impl KvMemory {
-    /// Empty memory for `slots` sequences.
-    pub fn new(layout: Layout, slots: usize) -> Self {
-        Self {
+    /// Reserves memory for `slots` sequences of up to `context` positions.
+    ///
+    /// # Errors
+    /// If the system does not give it.
+    pub fn new(layout: Layout, slots: usize, context: usize) -> anyhow::Result<Self> {
+        let positions = context.next_multiple_of(UNIT);
+        let bytes = (layout.bytes_per_token() as usize)
+            .checked_mul(slots)
+            .and_then(|bytes| bytes.checked_mul(positions))
+            .context("the KV memory is larger than can be addressed")?;
+        // An empty mapping is not possible everywhere.
+        let memory = MmapMut::map_anon(bytes.max(1))
+            .with_context(|| format!("the system does not give {bytes} bytes of KV memory"))?;
+        Ok(Self {
             layout,
-            slots: (0..slots).map(|_| Slot::default()).collect(),
-            spare: Vec::new(),
-        }
+            positions,
+            lens: vec![0; slots],
+            memory,
+        })
     }
 
     /// Positions that a slot holds; none if there is no such slot.
     pub fn len(&self, slot: usize) -> Option<usize> {
-        self.slots.get(slot).map(|slot| slot.len)
+        self.lens.get(slot).copied()
     }
 
     /// Makes a slot `len` positions long.
     pub fn resize(&mut self, slot: usize, len: usize) {
-        let slot = &mut self.slots[slot];
-        while slot.pages.len() < len.div_ceil(PAGE) {
-            let page = self.spare.pop();
-            slot.pages
-                .push(page.unwrap_or_else(|| vec![f16::ZERO; self.layout.page()].into()));
-        }
-        slot.len = len;
+        self.lens[slot] = len;
     }
 
-    /// Gives a slot's pages back.
+    /// Forgets what a slot holds.
     pub fn free(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.len = 0;
-            self.spare.append(&mut slot.pages);
+        if let Some(len) = self.lens.get_mut(slot) {
+            *len = 0;
         }
     }
 
-    /// The pages of every slot, for the tasks of a step to share.
-    pub fn pages(&mut self) -> Pages<'_> {
-        let slots = self.slots.iter_mut();
-        let slots = slots.map(|slot| slot.pages.iter_mut().map(|page| Disjoint::new(page)).collect());
-        Pages {
+    /// The memory of every slot, for the tasks of a step to share.
+    pub fn share(&mut self) -> Shared<'_> {
+        // SAFETY: any 16 bits are a half float.
+        let (_, numbers, _) = unsafe { self.memory.align_to_mut::<f16>() };
+        Shared {
             layout: self.layout,
-            slots: slots.collect(),
+            positions: self.positions,
+            numbers: Disjoint::new(numbers),
         }
     }
 }
 
-/// The pages of every slot.
-pub struct Pages<'a> {
+/// The memory of every slot.
+pub struct Shared<'a> {
     layout: Layout,
-    slots: Vec<Vec<Disjoint<'a, f16>>>,
+    positions: usize,
+    numbers: Disjoint<'a, f16>,
 }
 
-impl<'a> Pages<'a> {
+impl Shared<'_> {
     /// What one layer's head of one sequence remembers.
     ///
     /// # Safety
     /// No other head of the same slot, layer and number may be alive.
     pub unsafe fn head(&self, slot: usize, layer: usize, head: usize) -> Head<'_> {
-        let start = (layer * self.layout.heads + head) * self.layout.head();
-        Head {
-            pages: &self.slots[slot],
-            start,
-            head_dim: self.layout.head_dim,
+        let Layout {
+            layers,
+            heads,
+            head_dim,
+        } = self.layout;
+        let len = self.positions * head_dim;
+        let start = ((slot * layers + layer) * heads + head) * 2 * len;
+        // SAFETY: parts of different heads do not overlap, and of this one there is none, as the caller promises.
+        unsafe {
+            Head {
+                keys: self.numbers.part(start, len),
+                values: self.numbers.part(start + len, len),
+                head_dim,
+            }
         }
     }
 }
 
 /// Keys and values of one head.
 pub struct Head<'a> {
-    pages: &'a [Disjoint<'a, f16>],
-    start: usize,
+    keys: &'a mut [f16],
+    values: &'a mut [f16],
     head_dim: usize,
 }
 
@@ -129,36 +136,71 @@ impl Head<'_> {
     /// Writes the key and value of a position.
     #[inline(always)]
     pub fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
-        let (page, row) = (&self.pages[position / PAGE], position % PAGE);
-        // SAFETY: this head alone uses its part of the page, and `&mut self` nothing else of it now.
-        let numbers = unsafe { page.part(self.start, 2 * PAGE * self.head_dim) };
-        let (keys, values) = numbers.split_at_mut(PAGE * self.head_dim);
-        let block = &mut keys[row / BLOCK * BLOCK * self.head_dim..][..BLOCK * self.head_dim];
+        let (block, row) = (position / BLOCK, position % BLOCK);
+        let block = &mut self.keys[block * BLOCK * self.head_dim..][..BLOCK * self.head_dim];
         for (numbers, key) in block.as_chunks_mut::<BLOCK>().0.iter_mut().zip(key) {
-            numbers[row % BLOCK] = f16::from_f32(*key);
+            numbers[row] = f16::from_f32(*key);
         }
-        for (number, value) in values[row * self.head_dim..].iter_mut().zip(value) {
+        for (number, value) in self.values[position * self.head_dim..].iter_mut().zip(value) {
             *number = f16::from_f32(*value);
         }
     }
 
-    /// The keys of block `block`: `head_dim` times the same number of 16 positions.
+    /// The keys of `blocks` blocks from `block` on, each `head_dim` times the same number of 16 positions.
     #[inline(always)]
-    pub fn keys(&self, block: usize) -> &[f16] {
-        self.block(block, 0)
+    pub fn keys(&self, block: usize, blocks: usize) -> &[f16] {
+        &self.keys[block * BLOCK * self.head_dim..][..blocks * BLOCK * self.head_dim]
     }
 
-    /// The values of block `block`: 16 rows.
+    /// The values of `blocks` blocks from `block` on, row by row.
     #[inline(always)]
-    pub fn values(&self, block: usize) -> &[f16] {
-        self.block(block, PAGE * self.head_dim)
+    pub fn values(&self, block: usize, blocks: usize) -> &[f16] {
+        &self.values[block * BLOCK * self.head_dim..][..blocks * BLOCK * self.head_dim]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: Layout = Layout {
+        layers: 2,
+        heads: 3,
+        head_dim: 16,
+    };
+
+    #[test]
+    fn every_position_of_every_head_has_its_own_place() {
+        let (slots, context) = (3, 50);
+        let mut memory = KvMemory::new(LAYOUT, slots, context).unwrap();
+        let shared = memory.share();
+        let heads = || {
+            (0..slots * 6 * context).map(|i| {
+                let (slot, layer) = (i % slots, i / slots % 2);
+                (i, slot, layer, i / slots / 2 % 3, i / slots / 6)
+            })
+        };
+        for (i, slot, layer, head, position) in heads() {
+            let key = [(i % 2000) as f32; 16];
+            // SAFETY: one head at a time.
+            unsafe { shared.head(slot, layer, head) }.write(position, &key, &key.map(|x| -x));
+        }
+        for (i, slot, layer, head, position) in heads() {
+            // SAFETY: one head at a time.
+            let head = unsafe { shared.head(slot, layer, head) };
+            let (block, row) = (position / BLOCK, position % BLOCK);
+            for d in 0..16 {
+                let expected = (i % 2000) as f32;
+                assert_eq!(head.keys(block, 1)[d * BLOCK + row].to_f32(), expected);
+                assert_eq!(head.values(block, 1)[row * 16 + d].to_f32(), -expected);
+            }
+        }
     }
 
-    #[inline(always)]
-    fn block(&self, block: usize, from: usize) -> &[f16] {
-        let (page, block) = (block / (PAGE / BLOCK), block % (PAGE / BLOCK));
-        let len = BLOCK * self.head_dim;
-        // SAFETY: this head alone uses its part of the page, and writing it needs `&mut self`.
-        unsafe { self.pages[page].part(self.start + from + block * len, len) }
+    #[test]
+    fn more_than_can_be_addressed_is_an_error() {
+        for slots in [usize::MAX, 1 << 40] {
+            assert!(KvMemory::new(LAYOUT, slots, 1 << 20).is_err());
+        }
     }
 }

@@ -42,12 +42,13 @@ pub struct Rows<'a> {
 /// A model that computes one step for many sequences at once.
 ///
 /// The scheduler calls it from one thread. Sequences are told apart by their slot; the engine keeps one KV
-/// memory a slot, may grow it as positions are reached, and never needs more than `parallel` of them.
+/// memory a slot, reserved before the first step.
 pub trait Engine: Send + 'static {
     /// What is loaded, and how.
     fn info(&self) -> EngineInfo;
 
-    /// Makes room for `parallel` sequences of up to `context` tokens. Called once, before the first step.
+    /// Makes room for `parallel` sequences of up to `context` tokens, so that no step has to ask the system for KV
+    /// memory. Called once, before the first step, and only if the machine's memory is large enough.
     ///
     /// # Errors
     /// If the device has no such memory.

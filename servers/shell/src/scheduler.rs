@@ -1,28 +1,25 @@
-//! Continuous batching at iteration level: sequences join and leave between steps.
+//! Continuous batching at iteration level: where requests go in.
 //!
 //! The engine lives on a thread of its own, that of [`Worker::run`]; requests reach it by a channel, and its
 //! events leave by one channel a request, so that the I/O runtime never waits for it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::time::Instant;
+use std::sync::mpsc::{Sender, channel};
 
+use anyhow::Context;
 use axum::http::StatusCode;
 use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
-use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::plan::{self, Need};
+use crate::memory::{self, kv_bound};
 use crate::sample::Sampler;
+use crate::sequence::{Counted, Job};
 use crate::text::{Detokenizer, TextModel};
-use crate::{
-    Engine, EngineInfo, Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request, Rows,
-};
+use crate::{Engine, EngineInfo, Event, Generation, Generator, Input, Metrics, Refusal, Request, Worker};
 
 /// The bounds of a server.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -48,38 +45,8 @@ pub struct Scheduler {
     metrics: Arc<Metrics>,
 }
 
-/// Where the engine works.
-pub struct Worker {
-    engine: Box<dyn Engine>,
-    text: Arc<dyn TextModel>,
-    jobs: Receiver<Job>,
-    waiting: VecDeque<Job>,
-    /// In the order in which they came.
-    running: Vec<Sequence>,
-    free_slots: Vec<usize>,
-    limits: Limits,
-    vocabulary: usize,
-    kv_bytes_per_token: u64,
-    end_tokens: Vec<u32>,
-    logits: Vec<f32>,
-    metrics: Arc<Metrics>,
-}
-
-/// A request on its way to the engine.
-struct Job {
-    prompt: Vec<u32>,
-    max_tokens: usize,
-    min_tokens: usize,
-    ignore_eos: bool,
-    sampler: Sampler,
-    detokenizer: Detokenizer,
-    events: UnboundedSender<Event>,
-    /// Held until the request is over.
-    _place: Place,
-}
-
 /// A request's place among those that run or wait; dropped, another may have it.
-struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place(Arc<AtomicUsize>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -87,30 +54,11 @@ impl Drop for Place {
     }
 }
 
-/// A request that has a slot.
-struct Sequence {
-    slot: usize,
-    job: Job,
-    /// The prompt and what was generated.
-    tokens: Vec<u32>,
-    /// How many of `tokens` are in the slot's KV memory.
-    computed: usize,
-    generated: usize,
-    /// Tokens generated since the last event.
-    untold: u64,
-    /// Rows of the step that is computed.
-    rows: usize,
-    /// Which row of the step's logits is its own.
-    row_of_logits: Option<usize>,
-    next: u32,
-    over: bool,
-}
-
 impl Scheduler {
     /// Makes `engine` ready to serve within `limits`. The worker is to be run on a thread of its own.
     ///
     /// # Errors
-    /// If a limit is 0 or the engine has no room for them.
+    /// If a limit is 0, or the machine or the engine has no room for them.
     pub fn new(
         mut engine: Box<dyn Engine>,
         text: Arc<dyn TextModel>,
@@ -124,24 +72,23 @@ impl Scheduler {
         };
         anyhow::ensure!(limits.parallel > 0, "--parallel must be at least 1");
         anyhow::ensure!(limits.context > 1, "--context must be at least 2 tokens");
-        engine.prepare(limits.parallel, limits.context)?;
+        memory::check(&info, limits, memory::free())?;
+        engine.prepare(limits.parallel, limits.context).with_context(|| {
+            format!(
+                "no room for {} sequences of {} tokens (--parallel, --context)",
+                limits.parallel, limits.context
+            )
+        })?;
         metrics.kv_bytes_bound.set(kv_bound(&info, limits) as i64);
         let (sender, jobs) = channel();
-        let end_tokens = text.end_tokens().to_vec();
-        let worker = Worker {
+        let worker = Worker::new(
             engine,
-            text: Arc::clone(&text),
+            Arc::clone(&text),
             jobs,
-            waiting: VecDeque::new(),
-            running: Vec::with_capacity(limits.parallel),
-            free_slots: (0..limits.parallel).rev().collect(),
+            &info,
             limits,
-            vocabulary: info.vocabulary,
-            kv_bytes_per_token: info.kv_bytes_per_token,
-            end_tokens,
-            logits: Vec::new(),
-            metrics: Arc::clone(&metrics),
-        };
+            Arc::clone(&metrics),
+        );
         let fingerprint = format!("{}-{}", info.engine, info.version);
         let taken = Arc::default();
         Ok((
@@ -210,11 +157,10 @@ impl Scheduler {
             detokenizer: Detokenizer::new(request.stop),
             prompt,
             events,
+            counted: Counted::new(&self.metrics.waiting),
             _place: place,
         };
-        self.metrics.waiting.inc();
         if self.jobs.send(job).is_err() {
-            self.metrics.waiting.dec();
             return Err(Refusal::internal("The engine stopped."));
         }
         self.metrics.prompt_tokens.inc_by(length as u64);
@@ -229,10 +175,6 @@ fn receive(events: UnboundedReceiver<Event>) -> impl stream::Stream<Item = Event
     stream::unfold(events, |mut events| async move {
         events.recv().await.map(|event| (event, events))
     })
-}
-
-fn kv_bound(info: &EngineInfo, limits: Limits) -> u64 {
-    info.kv_bytes_per_token * limits.parallel as u64 * limits.context as u64
 }
 
 /// The tokens of a request's input.
@@ -304,230 +246,5 @@ impl Generator for Scheduler {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
-    }
-}
-
-impl Worker {
-    /// Serves until the scheduler is gone and every request is over.
-    pub fn run(mut self) {
-        while self.take_in() {
-            self.drop_cancelled();
-            self.admit();
-            if !self.running.is_empty() {
-                self.step();
-            }
-            self.tell_gauges();
-        }
-    }
-
-    /// Takes new requests in; waits for one if there is nothing else to do. False when there will be none.
-    fn take_in(&mut self) -> bool {
-        if self.running.is_empty() && self.waiting.is_empty() {
-            match self.jobs.recv() {
-                Ok(job) => self.waiting.push_back(job),
-                Err(_) => return false,
-            }
-        }
-        loop {
-            match self.jobs.try_recv() {
-                Ok(job) => self.waiting.push_back(job),
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => {
-                    return !(self.running.is_empty() && self.waiting.is_empty());
-                }
-            }
-        }
-    }
-
-    /// Forgets the requests whose client went away.
-    fn drop_cancelled(&mut self) {
-        let before = self.waiting.len();
-        self.waiting.retain(|job| !job.events.is_closed());
-        self.metrics.waiting.dec_by((before - self.waiting.len()) as i64);
-        for sequence in &mut self.running {
-            sequence.over |= sequence.job.events.is_closed();
-        }
-        self.free_what_is_over();
-    }
-
-    fn admit(&mut self) {
-        while let Some(slot) = self.free_slots.pop() {
-            let Some(mut job) = self.waiting.pop_front() else {
-                self.free_slots.push(slot);
-                return;
-            };
-            self.metrics.waiting.dec();
-            let mut tokens = std::mem::take(&mut job.prompt);
-            tokens.reserve_exact(job.max_tokens);
-            self.running.push(Sequence {
-                slot,
-                job,
-                tokens,
-                computed: 0,
-                generated: 0,
-                untold: 0,
-                rows: 0,
-                row_of_logits: None,
-                next: 0,
-                over: false,
-            });
-        }
-    }
-
-    /// Computes one batch and hands its tokens out.
-    fn step(&mut self) {
-        let needs: Vec<_> = self.running.iter().map(Sequence::need).collect();
-        let mut logits_rows = 0;
-        for (sequence, rows) in self
-            .running
-            .iter_mut()
-            .zip(plan::rows(needs, self.limits.prefill_chunk))
-        {
-            sequence.rows = rows;
-            let complete = sequence.computed + rows == sequence.tokens.len();
-            sequence.row_of_logits = complete.then_some(logits_rows);
-            logits_rows += usize::from(complete);
-        }
-        let batch: Vec<_> = self.running.iter().filter_map(Sequence::rows_of_step).collect();
-        let started = Instant::now();
-        self.logits.clear();
-        let result = self.engine.step(&batch, &mut self.logits);
-        let seconds = started.elapsed().as_secs_f64();
-        self.metrics.busy_seconds.inc_by(seconds);
-        self.metrics.step_seconds.observe(seconds);
-        self.metrics.step_sequences.observe(batch.len() as f64);
-        self.metrics
-            .step_rows
-            .observe(batch.iter().map(|rows| rows.tokens.len()).sum::<usize>() as f64);
-        drop(batch);
-        let expected = logits_rows * self.vocabulary;
-        match result {
-            Ok(()) if self.logits.len() == expected => self.advance(),
-            Ok(()) => self.fail(&format!(
-                "The engine gave {} logits instead of {expected}.",
-                self.logits.len()
-            )),
-            Err(error) => self.fail(&format!("The engine failed: {error:#}")),
-        }
-        self.free_what_is_over();
-    }
-
-    /// Chooses the next token of each sequence whose logits are there, all at once, and tells them.
-    fn advance(&mut self) {
-        let (logits, vocabulary, end_tokens) = (&self.logits, self.vocabulary, &self.end_tokens);
-        self.running.par_iter_mut().for_each(|sequence| {
-            sequence.computed += sequence.rows;
-            if let Some(row) = sequence.row_of_logits {
-                let masked = if sequence.may_end() { &[][..] } else { end_tokens };
-                sequence.next = sequence
-                    .job
-                    .sampler
-                    .sample(&logits[row * vocabulary..][..vocabulary], masked);
-            }
-        });
-        for sequence in self
-            .running
-            .iter_mut()
-            .filter(|sequence| sequence.row_of_logits.is_some())
-        {
-            self.metrics.generated_tokens.inc();
-            sequence.accept(&*self.text);
-        }
-    }
-
-    /// Fails the sequences of the step; the others go on.
-    fn fail(&mut self, message: &str) {
-        for sequence in self.running.iter_mut().filter(|sequence| sequence.rows > 0) {
-            sequence.tell(Event::Failed(message.to_owned()));
-            sequence.over = true;
-        }
-    }
-
-    fn free_what_is_over(&mut self) {
-        let (engine, free_slots) = (&mut self.engine, &mut self.free_slots);
-        self.running.retain(|sequence| {
-            if sequence.over {
-                engine.free(sequence.slot);
-                free_slots.push(sequence.slot);
-            }
-            !sequence.over
-        });
-    }
-
-    fn tell_gauges(&self) {
-        self.metrics.running.set(self.running.len() as i64);
-        let tokens: usize = self.running.iter().map(|sequence| sequence.computed).sum();
-        self.metrics
-            .kv_bytes
-            .set((tokens as u64 * self.kv_bytes_per_token) as i64);
-    }
-}
-
-impl Sequence {
-    fn need(&self) -> Need {
-        if self.generated > 0 {
-            Need::Decode
-        } else {
-            Need::Prefill(self.tokens.len() - self.computed)
-        }
-    }
-
-    fn rows_of_step(&self) -> Option<Rows<'_>> {
-        let tokens = &self.tokens[self.computed..self.computed + self.rows];
-        let logits = self.row_of_logits.is_some();
-        (!tokens.is_empty()).then_some(Rows {
-            slot: self.slot,
-            position: self.computed,
-            tokens,
-            logits,
-        })
-    }
-
-    fn may_end(&self) -> bool {
-        !self.job.ignore_eos && self.generated >= self.job.min_tokens
-    }
-
-    /// Takes the chosen token: tells its text, or ends.
-    fn accept(&mut self, text: &dyn TextModel) {
-        self.generated += 1;
-        self.untold += 1;
-        if text.end_tokens().contains(&self.next) {
-            return self.end(Finish::Stop);
-        }
-        let may_stop = self.generated >= self.job.min_tokens;
-        let (piece, stopped) = self.job.detokenizer.push(text.token_bytes(self.next), may_stop);
-        self.tell_text(piece);
-        if stopped {
-            self.over = true;
-            let tokens = std::mem::take(&mut self.untold);
-            self.tell(Event::Finish {
-                reason: Finish::Stop,
-                tokens,
-            });
-        } else if self.generated == self.job.max_tokens {
-            self.end(Finish::Length);
-        } else {
-            self.tokens.push(self.next);
-        }
-    }
-
-    fn end(&mut self, reason: Finish) {
-        self.over = true;
-        let rest = self.job.detokenizer.finish();
-        self.tell_text(rest);
-        let tokens = std::mem::take(&mut self.untold);
-        self.tell(Event::Finish { reason, tokens });
-    }
-
-    fn tell_text(&mut self, text: String) {
-        if !text.is_empty() {
-            let tokens = std::mem::take(&mut self.untold);
-            self.tell(Event::Output { text, tokens });
-        }
-    }
-
-    /// A client that went away misses it, and is noticed before the next step.
-    fn tell(&self, event: Event) {
-        let _ = self.job.events.send(event);
     }
 }

@@ -81,13 +81,7 @@ fn work(
     let text = ModelText::open(&args.model).with_context(model)?;
     let engine = load(args).with_context(model)?;
     let metrics = Arc::clone(&server.metrics);
-    let (scheduler, worker) =
-        Scheduler::new(engine, Arc::new(text), args.limits(), metrics).with_context(|| {
-            format!(
-                "no room for {} sequences of {} tokens",
-                args.parallel, args.context
-            )
-        })?;
+    let (scheduler, worker) = Scheduler::new(engine, Arc::new(text), args.limits(), metrics)?;
     server.ready(Arc::new(scheduler));
     worker.run();
     Ok(())

@@ -53,6 +53,8 @@ pub struct Seen {
     /// Slots in the order in which they got their first row.
     pub started: Vec<Vec<u32>>,
     closed: bool,
+    /// Steps that may still be computed while it is closed.
+    allowed: usize,
     fail_next: bool,
 }
 
@@ -73,6 +75,12 @@ impl Hold {
     /// Steps go on.
     pub fn open(&self) {
         self.look(|seen| seen.closed = false);
+        self.0.1.notify_all();
+    }
+
+    /// One step goes on although steps wait.
+    pub fn one_step(&self) {
+        self.look(|seen| seen.allowed += 1);
         self.0.1.notify_all();
     }
 
@@ -127,8 +135,9 @@ impl Engine for FakeEngine {
     fn step(&mut self, batch: &[Rows<'_>], logits: &mut Vec<f32>) -> anyhow::Result<()> {
         let (lock, opened) = &*self.0.0;
         let mut seen = opened
-            .wait_while(lock.lock().unwrap(), |seen| seen.closed)
+            .wait_while(lock.lock().unwrap(), |seen| seen.closed && seen.allowed == 0)
             .unwrap();
+        seen.allowed = seen.allowed.saturating_sub(1);
         anyhow::ensure!(!std::mem::take(&mut seen.fail_next), "told to fail");
         seen.steps += 1;
         seen.most_rows = seen
@@ -165,11 +174,15 @@ impl Engine for FakeEngine {
 
 /// A scheduler over the engine; its worker is still to be run.
 pub fn scheduler(limits: Limits, metrics: Arc<Metrics>) -> (Scheduler, Worker, Hold) {
+    try_scheduler(limits, metrics).unwrap()
+}
+
+/// The same, for limits that may be refused.
+pub fn try_scheduler(limits: Limits, metrics: Arc<Metrics>) -> anyhow::Result<(Scheduler, Worker, Hold)> {
     let hold = Hold::default();
     let text = Arc::new(Bytes {
         table: (0..=255).collect(),
     });
-    let (scheduler, worker) =
-        Scheduler::new(Box::new(FakeEngine(hold.clone())), text, limits, metrics).unwrap();
-    (scheduler, worker, hold)
+    let (scheduler, worker) = Scheduler::new(Box::new(FakeEngine(hold.clone())), text, limits, metrics)?;
+    Ok((scheduler, worker, hold))
 }

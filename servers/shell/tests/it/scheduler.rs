@@ -198,6 +198,16 @@ fn a_full_queue_refuses() {
 }
 
 #[test]
+fn more_kv_memory_than_the_machine_has_is_refused() {
+    let refused = crate::fake::try_scheduler(limits(1 << 50, 3), Arc::default());
+    let message = refused.err().unwrap().to_string();
+    assert!(
+        message.starts_with("--parallel 1125899906842624 and --context 256 need "),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_failed_step_fails_its_sequences_alone() {
     with_scheduler(limits(2, 10), async |scheduler, hold| {
         hold.fail_next();

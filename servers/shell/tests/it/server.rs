@@ -246,6 +246,54 @@ async fn a_client_that_goes_away_frees_its_slot() {
     assert!(metrics.contains("loadtest_requests_running 0\n"), "{metrics}");
 }
 
+/// What `/metrics` says of requests that run and wait.
+async fn gauges(address: SocketAddr) -> (i64, i64) {
+    let text = get(address, "/metrics").await.text();
+    let gauge = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{text}"))
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    (
+        gauge("loadtest_requests_running "),
+        gauge("loadtest_requests_waiting "),
+    )
+}
+
+#[tokio::test]
+async fn the_gauges_say_what_runs_and_waits_also_during_a_step() {
+    let (address, hold, _) = start(4, 8).await;
+    hold.close();
+    let body = chat("a", json!({ "max_tokens": 100, "ignore_eos": true })).to_string();
+    let mut open = Vec::new();
+    for _ in 0..9 {
+        let path = "/v1/chat/completions";
+        open.push(send(address, "POST", path, &body).await.unwrap());
+    }
+    // The first step may have begun before all were there, but no request is ever left out.
+    let (running, waiting) = gauges(address).await;
+    assert_eq!(running + waiting, 9);
+    assert!((1..=4).contains(&running), "{running}");
+    hold.one_step();
+    until("the slots are taken", async || gauges(address).await == (4, 5)).await;
+    // In the order in which they came: one that runs and two that wait go away; one that waits gets the slot.
+    for gone in [7, 6, 0] {
+        drop(open.remove(gone));
+    }
+    until("those that went away are forgotten", async || {
+        hold.one_step();
+        gauges(address).await == (4, 2)
+    })
+    .await;
+    hold.open();
+    for response in open {
+        assert!(response.into_body().collect().await.is_ok());
+    }
+    until("nothing runs or waits", async || gauges(address).await == (0, 0)).await;
+}
+
 #[tokio::test]
 async fn health_waits_for_the_model() {
     let server = Server::loading(vec!["fake".into()]);

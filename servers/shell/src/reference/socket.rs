@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use crate::frames::Kind;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
-use loadtest_shell::frames::Kind;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::clock::now;
-use crate::faults::Faults;
-use crate::log::{Log, Shared, lock};
+use super::clock::now;
+use super::faults::Faults;
+use super::log::{Log, Shared, lock};
 
 /// What the next write carries.
 pub enum Mark {

@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::frames::{Frame, Frames, Kind};
 use axum::body::Bytes;
 use futures::{Stream, StreamExt};
-use loadtest_shell::frames::{Frame, Frames, Kind};
 
-use crate::faults::Fault;
-use crate::log::{Log, Shared};
-use crate::socket::{Mark, Peer};
+use super::faults::Fault;
+use super::log::{Log, Shared};
+use super::socket::{Mark, Peer};
 
 /// What to do next.
 enum Step {

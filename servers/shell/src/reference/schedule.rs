@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
+use crate::{Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request};
 use futures::future::BoxFuture;
 use futures::{FutureExt, stream};
-use loadtest_shell::{Event, Finish, Generation, Generator, Input, Metrics, Refusal, Request};
 use prometheus_client::metrics::gauge::Gauge;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::clock::{Clock, now};
-use crate::script::Schedule;
+use super::clock::{Clock, now};
+use super::script::Schedule;
 
 /// Tokens of a request that names no limit, from a server that was given no `--output`.
 const DEFAULT_OUTPUT: u64 = 128;
+
+/// The longest text that an event is padded to, in bytes.
+const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The output, over and over; some words are not ASCII.
 const WORDS: &[&str] = &[
@@ -156,9 +159,12 @@ impl Playing {
         self.due = self.due.max(self.start + (offset * 1e6) as u64);
         self.clock.sleep_until(self.due).await;
         let tokens = self.schedule.tokens_per_event.min(self.total - self.sent);
-        let text = (self.sent..self.sent + tokens)
+        let mut text: String = (self.sent..self.sent + tokens)
             .map(|i| WORDS[i as usize % WORDS.len()])
             .collect();
+        while text.len() < self.schedule.event_bytes.min(MAX_EVENT_BYTES) {
+            text.push('.');
+        }
         self.sent += tokens;
         self.event += 1;
         Some((Event::Output { text, tokens }, self))

@@ -9,10 +9,15 @@ mod script;
 mod socket;
 mod wire;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::call::{Call, Endpoint};
+use crate::frames::Kind;
+use crate::routes::{self, Server};
+use crate::{Generator, Input, Refusal, listen};
 use anyhow::Context;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
@@ -23,9 +28,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
 use futures::stream;
-use loadtest_shell::call::{Call, Endpoint};
-use loadtest_shell::routes::{self, Server};
-use loadtest_shell::{Generator, Input, Refusal, listen};
 
 use clock::{Clock, now};
 use faults::{Fault, Faults};
@@ -99,8 +101,9 @@ fn fault_help() -> String {
     text
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+/// Runs the server until it is told to stop; `args` begin with the program's name, and `--help` tells what follows.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = Args::parse_from(args);
     if args.die_with_parent {
         listen::die_with_parent();
     }
@@ -274,11 +277,7 @@ impl Reference {
         }
         let answer = self.server.collect(&call, generation).await?;
         let tokens = answer.generated();
-        peer.mark(Mark::Event(
-            Arc::clone(&open.record),
-            loadtest_shell::frames::Kind::Output,
-            tokens,
-        ));
+        peer.mark(Mark::Event(Arc::clone(&open.record), Kind::Output, tokens));
         open.finish(&peer);
         Ok(Json(answer).into_response())
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use loadtest_shell::frames::Kind;
+use crate::frames::Kind;
 use serde::Serialize;
 
 /// Requests that are remembered.

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::faults::Fault;
+use super::faults::Fault;
 
 /// The schedule of a request.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
@@ -17,6 +17,9 @@ pub struct Schedule {
     /// Tokens (words) of each output event
     #[arg(long, default_value_t = 1)]
     pub tokens_per_event: u64,
+    /// Pad the text of each output event to at least this many bytes
+    #[arg(long, default_value_t = 0)]
+    pub event_bytes: usize,
     /// Each event comes up to this many milliseconds later, by seeded chance
     #[arg(long = "jitter-ms", default_value_t = 0.0)]
     pub jitter: f64,
@@ -35,7 +38,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// Applies one word: `ttft=5`, `itl=1`, `tokens=4`, `jitter=2`, `output=10`, or a fault.
+    /// Applies one word: `ttft=5`, `itl=1`, `tokens=4`, `bytes=100`, `jitter=2`, `output=10`, or a fault.
     ///
     /// # Errors
     /// A message that names what is wrong.
@@ -52,6 +55,7 @@ impl Script {
             Some(("tokens" | "tokens_per_event", value)) => {
                 schedule.tokens_per_event = number(value)?.max(1.0) as u64
             }
+            Some(("bytes" | "event_bytes", value)) => schedule.event_bytes = number(value)? as usize,
             Some(("output", value)) => schedule.output = Some(number(value)? as u64),
             Some(("fault", value)) => self.fault = Some(Fault::parse(value)?),
             _ => self.fault = Some(Fault::parse(word)?),
@@ -98,6 +102,7 @@ mod tests {
             ttft: 20.0,
             itl: 10.0,
             tokens_per_event: 1,
+            event_bytes: 0,
             jitter: 0.0,
             output: None,
         };
