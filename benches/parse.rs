@@ -51,7 +51,7 @@ impl Response {
             .filter(|event| !event.is_empty())
             .collect();
         let carries = |event: &&&str| {
-            ChunkRef::parse(event["data: ".len()..].as_bytes()).is_ok_and(|chunk| chunk.carries_output())
+            ChunkRef::parse(&event.as_bytes()["data: ".len()..]).is_ok_and(|chunk| chunk.carries_output())
         };
         let output: Vec<_> = events.iter().filter(carries).collect();
         let first = events.iter().take_while(|event| !carries(event));
