@@ -43,7 +43,7 @@ struct Response {
 }
 
 impl Response {
-    /// The recorded stream, with its events of output again and again until there are enough of them.
+    /// The recorded stream, with each of its events of output so often that there are enough of them.
     fn of(stream: &str) -> Self {
         let events: Vec<&str> = stream
             .split("\n\n")
@@ -53,13 +53,16 @@ impl Response {
         let carries = |event: &&&str| {
             ChunkRef::parse(&event.as_bytes()["data: ".len()..]).is_ok_and(|chunk| chunk.carries_output())
         };
-        let output: Vec<_> = events.iter().filter(carries).collect();
+        let recorded = events.iter().filter(carries).count();
+        // One after the other, so that their time of creation passes as it does in a long stream.
+        let output = events.iter().filter(carries);
+        let output = output
+            .flat_map(|event| std::iter::repeat_n(event, EVENTS.div_ceil(recorded)))
+            .take(EVENTS);
         let first = events.iter().take_while(|event| !carries(event));
         let last = events.iter().rev().take_while(|event| !carries(event));
         let last: Vec<_> = last.collect();
-        let all = first
-            .chain(output.into_iter().cycle().take(EVENTS))
-            .chain(last.into_iter().rev());
+        let all = first.chain(output).chain(last.into_iter().rev());
         let mut chunks: Vec<_> = all
             .map(|event| format!("{:X}\r\n{event}\n\n\r\n", event.len() + 2).into_bytes())
             .collect();

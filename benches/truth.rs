@@ -35,6 +35,7 @@ fn main() {
                 isl: 64,
                 event_bytes: 0,
                 stall,
+                cpus: None,
             };
             match measure(&reference, &load, &Stop::default()) {
                 Ok(Some(result)) => println!("{}", row(&result)),

@@ -215,6 +215,7 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
         stall: flags
             .stall
             .map(|(blocked, every)| calibrate::Stall { blocked, every }),
+        cpus: None,
     };
     let progress = Progress::new(Show::Auto);
     let reference = calibrate::Reference::start(&engine::this_program())?;

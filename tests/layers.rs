@@ -11,7 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("engine", &["telemetry"]),
     ("measure", &["profile"]),
-    ("client", &["measure", "profile", "telemetry"]),
+    ("client", &["measure", "profile"]),
     ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
     ("report", &["measure"]),

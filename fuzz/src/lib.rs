@@ -31,8 +31,10 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// The input, and the ways in which it is cut: whole, byte by byte, and by its first byte.
-fn cuts(data: &[u8]) -> Option<(&[u8], [Vec<&[u8]>; 3])> {
+/// An input: its bytes, and the ways in which they are cut: whole, byte by byte, and by the input's first byte.
+type Input<'a> = (&'a [u8], [Vec<&'a [u8]>; 3]);
+
+fn cuts(data: &[u8]) -> Option<Input<'_>> {
     let (&seed, bytes) = data.split_first()?;
     let seed = u64::from(seed);
     Some((

@@ -14,12 +14,14 @@ pub use search::search;
 pub use server::{Reference, SERVER_SUBCOMMAND, ServerError};
 pub use truth::{Seen, Told, Truth, compare};
 
+pub use crate::client::Stall;
+
 use crate::client::{Target, TargetError};
 use crate::load::{self, LoadError, StepLoad, Stop, run_step};
 use crate::measure::calibration::{Calibration, CalibrationLoad};
 use crate::measure::result::Stamp;
 use crate::measure::{Clock, LiveShards, Sink, StepRecord, lag};
-use crate::profile::{Endpoint, Extent, Length, Step, Timeouts, Warmup};
+use crate::profile::{Cpus, Endpoint, Extent, Length, Step, Timeouts, Warmup};
 use asked::Asked;
 
 /// How long an answer streams, about.
@@ -49,18 +51,28 @@ pub struct Load {
     pub event_bytes: u32,
     /// Stalls the client's threads on purpose.
     pub stall: Option<Stall>,
-}
-
-/// A client whose threads do nothing at all for a part of the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stall {
-    /// How long they do nothing.
-    pub blocked: Duration,
-    /// How often: from one beginning to the next.
-    pub every: Duration,
+    /// The processors of the client's threads; absent for any.
+    pub cpus: Option<Cpus>,
 }
 
 impl Load {
+    /// The body of each of its requests.
+    pub fn body(&self) -> Vec<u8> {
+        let body = serde_json::json!({
+            "model": "reference",
+            "stream": true,
+            "stream_options": { "include_usage": true },
+            "max_tokens": self.osl(),
+            "messages": [{ "role": "user", "content": vec!["word"; self.isl as usize].join(" ") }],
+            "reference": {
+                "ttft_ms": TTFT_MS,
+                "itl_ms": 1e3 / self.rate,
+                "event_bytes": self.event_bytes,
+            },
+        });
+        body.to_string().into_bytes()
+    }
+
     /// Output events of an answer.
     fn osl(&self) -> u32 {
         ((self.rate * ANSWER.as_secs_f64()) as u32).max(2)
@@ -108,9 +120,6 @@ pub enum CalibrateError {
     /// More requests ended at once than could be taken from the client's threads.
     #[error("{0} requests were lost between the client's threads and the comparison: ask for fewer users")]
     Overrun(u64),
-    /// The client's threads were not stalled although they should have been.
-    #[error("the client's threads could not be stalled: no request was made on a runtime")]
-    NotStalled,
 }
 
 /// Drives the server and compares. Nothing if `stop` ended the load early.
@@ -127,26 +136,22 @@ pub fn measure(
     reference.forget()?;
     let asked = Arc::new(Asked::new(load));
     let (sink, seen) = Sink::with_events(BACKLOG);
-    let lost = sink.clone();
-    let step = step(reference, load, stop.clone(), clock, asked.clone(), sink)?;
-    let (record, seen) = thread::scope(|scope| {
+    let overrun = sink.clone();
+    let step = step(reference, load, stop.clone(), clock, asked, sink)?;
+    let (record, seen, lost) = thread::scope(|scope| {
         let seen = scope.spawn(|| seen.into_iter().map(Seen::from).collect::<Vec<_>>());
         let record = run_step(step, &mut |_| {});
-        let lost = { lost }.lost();
-        (
-            record.map(|record| (record, lost)),
-            seen.join().expect("collecting does not panic"),
-        )
+        let lost = overrun.lost();
+        // The last of the sinks: with it, what is seen comes to its end.
+        drop(overrun);
+        (record, seen.join().expect("collecting does not panic"), lost)
     });
-    let (record, lost) = record?;
+    let record = record?;
     if stop.is_soft() {
         return Ok(None);
     }
     if lost > 0 {
         return Err(CalibrateError::Overrun(lost));
-    }
-    if load.stall.is_some() && !asked.stalled() {
-        return Err(CalibrateError::NotStalled);
     }
     let truth = compare(&seen, &reference.log()?, clock, record.window);
     Ok(Some(result(load, &record, truth)))
@@ -161,7 +166,7 @@ fn step(
     sink: Sink,
 ) -> Result<StepLoad, CalibrateError> {
     let fixed = |mean| Length { mean, stddev: 0 };
-    let shards = load::shards(load.users);
+    let shards = load::shards(load.users, load.cpus.as_ref());
     let target = Target::new(reference.base_url(), Endpoint::Chat.path(), None, &[])?;
     Ok(StepLoad {
         target: Arc::new(target),
@@ -193,7 +198,8 @@ fn step(
         requests: asked,
         first_id: 0,
         shards,
-        cpus: None,
+        cpus: load.cpus.clone(),
+        stall: load.stall,
         clock,
         stop,
         sink,

@@ -131,8 +131,7 @@ impl Client {
 
     /// Sends the request on the open connection, which is kept if it can be used again.
     async fn try_once(&mut self, sent: u64) -> Result<(), Failure> {
-        let now_ns = self.reader.shared().clock.now_ns();
-        self.exchange.begin(sent, now_ns);
+        self.exchange.begin(sent, self.reader.shared().clock);
         self.exchange.trace.connect_ns = self.opened_ns.take();
         let exchange = std::mem::take(&mut self.exchange);
         let followed = self.reader.follow(exchange).await;

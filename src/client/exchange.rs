@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use super::Failure;
 use super::connection::{Buffers, Connection, Piece};
 use super::response::Response;
-use crate::measure::{Live, OpenWindow, Outcome, Trace};
+use super::{Failure, Shared};
+use crate::measure::{Clock, Outcome, Trace};
 use crate::profile::Timeouts;
 
 /// Reads before another stream gets its turn.
@@ -46,16 +46,17 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Sends the request, as much of it as its connection takes at once. `sent_ns` stands as its instant, `now_ns` is now.
-    pub fn begin(&mut self, sent_ns: u64, now_ns: u64) {
+    /// Sends the request, as much of it as its connection takes at once. `sent_ns` is now.
+    pub fn begin(&mut self, sent_ns: u64, clock: Clock) {
+        self.response.clear();
         self.trace.sent_ns = Some(sent_ns);
         self.trace.writing_ns = Some(now_ns);
         self.sent_ns = sent_ns;
         self.read_ns = sent_ns;
         self.written = 0;
         self.closing = false;
+        self.trace.writing_ns = Some(clock.now_ns());
         self.write();
-        self.response.clear();
     }
 
     /// A server may answer and close before it has taken all of the request. Then what it answered counts, so failing
@@ -83,13 +84,7 @@ impl Exchange {
     }
 
     /// Goes on with the exchange, since its socket is ready. `closing` if the end of the connection was announced.
-    pub fn advance(
-        &mut self,
-        closing: bool,
-        buffers: &mut Buffers,
-        live: &Live,
-        window: &OpenWindow,
-    ) -> Turn {
+    pub fn advance(&mut self, closing: bool, buffers: &mut Buffers, shared: &Shared) -> Turn {
         self.closing |= closing;
         if !self.is_written() {
             self.write();
@@ -110,9 +105,9 @@ impl Exchange {
             let arrival = connection.last_arrival();
             self.read_ns = arrival.read_ns;
             let bytes = buffers.bytes(got.bytes);
-            let read = self.response.read(bytes, arrival, &mut self.trace, live);
+            let read = self.response.read(bytes, arrival, &mut self.trace, &shared.live);
             if self.trace.is_full() {
-                self.trace.fold(window.known());
+                self.trace.fold(shared.window.known());
             }
             match read {
                 Ok(true) => return Turn::Over(Ok(self.response.keep_alive())),

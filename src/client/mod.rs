@@ -19,7 +19,7 @@ mod target;
 
 pub use asking::{Client, Shared};
 pub use connection::Cut;
-pub use reader::Reader;
+pub use reader::{Reader, Stall};
 pub use target::{Target, TargetError};
 
 use crate::measure::Outcome;

@@ -26,6 +26,15 @@ const NEW: Token = Token(usize::MAX);
 /// Announcements taken at once.
 const EVENTS: usize = 1024;
 
+/// A thread that does nothing at all for a part of the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stall {
+    /// How long it does nothing.
+    pub blocked: Duration,
+    /// How often: from one beginning to the next.
+    pub every: Duration,
+}
+
 /// An exchange on its way to the thread.
 struct Submitted {
     exchange: Box<Exchange>,
@@ -42,11 +51,16 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Starts the thread, with this name.
+    /// Starts the thread, with this name; `first` is what it does first.
     ///
     /// # Errors
     /// If the system gives no thread or nothing to wait with.
-    pub fn start(name: &str, shared: Shared) -> io::Result<Self> {
+    pub fn start(
+        name: &str,
+        shared: Shared,
+        stall: Option<Stall>,
+        first: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), NEW)?;
         let (submit, submitted) = mpsc::channel();
@@ -58,11 +72,12 @@ impl Reader {
             again: VecDeque::new(),
             buffers: Buffers::default(),
             looked_ns: 0,
+            stall,
+            stalled_ns: shared.clock.now_ns(),
         };
         let (id, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // There is room for it.
-            let _ = id.send(ThreadId::own());
+            first();
             // Its only errors are those of a broken descriptor. Who waits for an exchange then learns that it is lost.
             let _ = reading.run();
         })?;
@@ -78,11 +93,6 @@ impl Reader {
     /// What its users share.
     pub fn shared(&self) -> &Shared {
         &self.shared
-    }
-
-    /// The thread, whose cost can be asked for.
-    pub fn thread(&self) -> ThreadId {
-        self.id
     }
 
     /// Follows an exchange that has begun to its end; nothing if the thread is gone.
@@ -115,12 +125,17 @@ struct Reading {
     again: VecDeque<usize>,
     buffers: Buffers,
     looked_ns: u64,
+    stall: Option<Stall>,
+    stalled_ns: u64,
 }
 
 impl Reading {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
+            if let Some(stall) = self.stall {
+                self.stall(stall);
+            }
             let timeout = match (self.again.is_empty(), self.active.is_empty()) {
                 (false, _) => Some(Duration::ZERO),
                 (true, false) => Some(LOOK_EVERY),
@@ -143,6 +158,15 @@ impl Reading {
                 }
             }
             self.look_after_limits();
+        }
+    }
+
+    /// Does nothing, if it is time to.
+    fn stall(&mut self, Stall { blocked, every }: Stall) {
+        let now_ns = self.shared.clock.now_ns();
+        if u128::from(now_ns - self.stalled_ns) >= every.as_nanos() {
+            self.stalled_ns = now_ns;
+            thread::sleep(blocked);
         }
     }
 
@@ -184,10 +208,7 @@ impl Reading {
         let Some(active) = self.active.get_mut(index) else {
             return;
         };
-        match active
-            .exchange
-            .advance(closing, &mut self.buffers, &self.shared.live, &self.shared.window)
-        {
+        match active.exchange.advance(closing, &mut self.buffers, &self.shared) {
             Turn::Wait => {}
             Turn::Again => self.again.push_back(index),
             Turn::Over(ended) => self.end(index, ended),

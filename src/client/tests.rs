@@ -122,7 +122,10 @@ impl Bench {
             live: live.clone(),
         };
         Self {
-            client: Client::new(Arc::new(Reader::start("read", shared).expect("a thread")), 0),
+            client: Client::new(
+                Arc::new(Reader::start("read", shared, None, || {}).expect("a thread")),
+                0,
+            ),
             live,
             cut,
         }

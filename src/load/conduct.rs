@@ -1,5 +1,7 @@
 //! Conducts one step: starts its shards, opens and closes its window, drains it, and gathers what they recorded.
 
+use std::io;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use super::attack;
 use super::control::{Control, Stop};
 use super::user::Shard;
-use crate::client::{Reader, Shared, Target};
+use crate::client::{Reader, Shared, Stall, Target};
 use crate::measure::{
     Arrivals, Clock, Contention, LiveShards, Objectives, Recorder, Second, Sink, StepRecord, WallOffset,
 };
@@ -58,6 +60,8 @@ pub struct StepLoad {
     pub shards: usize,
     /// The processors that these threads may run on; absent for any.
     pub cpus: Option<Cpus>,
+    /// Stalls the threads that read on purpose, to see what that does to the figures.
+    pub stall: Option<Stall>,
     /// The run's clock.
     pub clock: Clock,
     /// Ends the step early.
@@ -81,7 +85,7 @@ pub enum LoadError {
     },
     /// No thread or runtime could be had.
     #[error("no thread for the load")]
-    Thread(#[from] std::io::Error),
+    Thread(#[from] io::Error),
     /// A thread of the load panicked.
     #[error("a thread of the load panicked")]
     Panic,
@@ -102,7 +106,8 @@ struct Seen {
 
 struct Running {
     thread: JoinHandle<Outcome>,
-    id: ThreadId,
+    /// Of the thread that asks, and of the one that reads.
+    ids: [ThreadId; 2],
     shard: Arc<Shard>,
 }
 
@@ -166,9 +171,11 @@ fn start_shard(
         window: control.window.clone(),
         live: load.live.shard(index),
     };
-    let reader = Arc::new(Reader::start(&format!("read-{index}"), shared)?);
+    let (place, reading) = placing(load.cpus.as_ref());
+    let reader = Reader::start(&format!("read-{index}"), shared, load.stall, place)?;
+    let reading = reading.recv().map_err(|_| LoadError::Panic)??;
     let shard = Arc::new(Shard {
-        reader,
+        reader: Arc::new(reader),
         control: control.clone(),
         stop: load.stop.clone(),
         requests: load.requests.clone(),
@@ -183,17 +190,32 @@ fn start_shard(
         .enable_all()
         .build()?;
     let (own, ramp) = (shard.clone(), load.ramp);
-    let (id, started) = std::sync::mpsc::sync_channel(1);
+    let (place, asking) = placing(load.cpus.as_ref());
     let thread = thread::Builder::new()
         .name(format!("load-{index}"))
         .spawn(move || {
-            // There is room for it.
-            let _ = id.send(ThreadId::own());
+            place();
             let attacked = runtime.block_on(attack::run(own, users, ramp));
             attacked.map_err(|source| LoadError::Goose { users, source })
         })?;
-    let id = started.recv().map_err(|_| LoadError::Panic)?;
-    Ok(Running { thread, id, shard })
+    let asking = asking.recv().map_err(|_| LoadError::Panic)??;
+    Ok(Running {
+        thread,
+        ids: [asking, reading],
+        shard,
+    })
+}
+
+/// What a thread of the load does first: it goes to its processors. The other end is told which thread it is.
+fn placing(cpus: Option<&Cpus>) -> (impl FnOnce() + Send + 'static, Receiver<io::Result<ThreadId>>) {
+    let cpus = cpus.cloned();
+    let (id, placed) = mpsc::sync_channel(1);
+    let place = move || {
+        let pinned = cpus.map_or(Ok(()), |cpus| affinity::pin(cpus.list()));
+        // Whoever started the thread waits for this.
+        let _ = id.send(pinned.map(|()| ThreadId::own()));
+    };
+    (place, placed)
 }
 
 /// The threads of the load: of each shard, one that sends and one that reads.
@@ -212,7 +234,7 @@ fn conduct(
     timeline: &mut Timeline,
     window_opens: &mut dyn FnMut(u64),
 ) -> Seen {
-    let meter = Meter::of(threads(running));
+    let meter = Meter::of(running.iter().flat_map(|shard| shard.ids).collect());
     let mut at_start = None;
     let mut seen = Seen::default();
     let mut wall = WallOffset::new(load.clock);
@@ -263,7 +285,7 @@ fn finish(
         stop.soft();
         stop
     });
-    let threads = u32::try_from(threads(&running).len()).unwrap_or(u32::MAX);
+    let threads = u32::try_from(2 * running.len()).unwrap_or(u32::MAX);
     let mut gathered: Option<Recorder> = None;
     let mut goose_requests = (0, 0);
     for Running { thread, shard, .. } in running {

@@ -6,7 +6,7 @@ use super::step::Bench;
 use crate::calibrate::{self, CalibrateError, Load, Reference};
 use crate::engine::this_program;
 use crate::measure::{Store, StoreError};
-use crate::profile::Profile;
+use crate::profile::{Cpus, Profile};
 
 /// Length of the window.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub fn calibrate(bench: &Bench<'_>, store: &mut Store, when: When) -> Result<(),
     if !bench.profile.calibrate || bench.interrupt.is_set() {
         return Ok(());
     }
-    let load = load(bench.profile);
+    let load = load(bench.profile, bench.cores.client.clone());
     let name = match when {
         When::Before => "before",
         When::After => "after",
@@ -67,7 +67,7 @@ pub fn calibrate(bench: &Bench<'_>, store: &mut Store, when: When) -> Result<(),
 }
 
 /// A load like the largest of the run, as far as it is known.
-fn load(profile: &Profile) -> Load {
+fn load(profile: &Profile, cpus: Option<Cpus>) -> Load {
     let most = |values: &mut dyn Iterator<Item = u32>| values.max().unwrap_or(1);
     let users = most(&mut profile.users.iter().copied()).clamp(1, MOST_USERS);
     let isl = most(&mut profile.requests.isl.iter().map(|length| length.mean)).clamp(1, MOST_ISL);
@@ -78,5 +78,6 @@ fn load(profile: &Profile) -> Load {
         isl,
         event_bytes: 0,
         stall: None,
+        cpus,
     }
 }

@@ -44,7 +44,7 @@ pub struct Bench<'a> {
 /// The most threads that a step of the profile takes.
 pub fn threads(profile: &Profile) -> usize {
     let most = profile.users.iter().max().copied().unwrap_or(1);
-    load::shards(most)
+    load::shards(most, None)
 }
 
 /// A step's prompts, by the numbers of its requests.
@@ -199,12 +199,7 @@ fn step_load(
     (engine, target, prompts, first_id, stop): (usize, Arc<Target>, Numbered, u64, Stop),
 ) -> anyhow::Result<StepLoad> {
     let profile = bench.profile;
-    let own = bench
-        .cores
-        .client
-        .as_ref()
-        .map_or(usize::MAX, |cpus| cpus.list().len());
-    let shards = load::shards(planned.step.users).min(own);
+    let shards = load::shards(planned.step.users, bench.cores.client.as_ref());
     Ok(StepLoad {
         target,
         engine: u16::try_from(engine)?,
@@ -221,6 +216,7 @@ fn step_load(
         first_id,
         shards,
         cpus: bench.cores.client.clone(),
+        stall: None,
         clock: bench.clock,
         stop,
         sink: store
