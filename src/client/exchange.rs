@@ -50,7 +50,6 @@ impl Exchange {
     pub fn begin(&mut self, sent_ns: u64, clock: Clock) {
         self.response.clear();
         self.trace.sent_ns = Some(sent_ns);
-        self.trace.writing_ns = Some(now_ns);
         self.sent_ns = sent_ns;
         self.read_ns = sent_ns;
         self.written = 0;

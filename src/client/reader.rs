@@ -15,7 +15,6 @@ use super::connection::Buffers;
 use super::exchange::{Ended, Exchange, Turn};
 use super::{Failure, Shared};
 use crate::measure::Outcome;
-use crate::telemetry::ThreadId;
 
 /// How often limits are looked after, and at most how much later than its limit an exchange ends.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -47,7 +46,6 @@ pub struct Reader {
     submit: Option<mpsc::Sender<Submitted>>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
-    id: ThreadId,
 }
 
 impl Reader {
@@ -75,7 +73,6 @@ impl Reader {
             stall,
             stalled_ns: shared.clock.now_ns(),
         };
-        let (id, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             first();
             // Its only errors are those of a broken descriptor. Who waits for an exchange then learns that it is lost.
@@ -86,7 +83,6 @@ impl Reader {
             submit: Some(submit),
             waker,
             thread: Some(thread),
-            id: started.recv().map_err(io::Error::other)?,
         })
     }
 

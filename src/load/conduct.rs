@@ -126,8 +126,6 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
     let shards = load.shards.clamp(1, users as usize) as u32;
     let mut running = Vec::new();
     let mut first_user = 0;
-    // The threads that are started here inherit where this one may run.
-    let own_cpus = load.cpus.as_ref().map(confine).transpose()?;
     for index in 0..shards {
         let share = users / shards + u32::from(index < users % shards);
         running.push(start_shard(
@@ -140,19 +138,9 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
         )?);
         first_user += share;
     }
-    if let Some(own_cpus) = own_cpus {
-        affinity::pin(&own_cpus)?;
-    }
     let mut timeline = Timeline::new(started_ns);
     let seen = conduct(&load, &control, &running, &mut timeline, window_opens);
     finish(&load, &control, running, timeline, seen)
-}
-
-/// Confines this thread to the processors; returns those that it had.
-fn confine(cpus: &Cpus) -> std::io::Result<Vec<usize>> {
-    let own = affinity::of(0).ok_or(std::io::ErrorKind::Unsupported)?;
-    affinity::pin(cpus.list())?;
-    Ok(own)
 }
 
 fn start_shard(
@@ -216,14 +204,6 @@ fn placing(cpus: Option<&Cpus>) -> (impl FnOnce() + Send + 'static, Receiver<io:
         let _ = id.send(pinned.map(|()| ThreadId::own()));
     };
     (place, placed)
-}
-
-/// The threads of the load: of each shard, one that sends and one that reads.
-fn threads(running: &[Running]) -> Vec<ThreadId> {
-    running
-        .iter()
-        .flat_map(|running| [running.id, running.shard.reader.thread()])
-        .collect()
 }
 
 /// Looks after the window until every shard is done. Returns what the load cost inside the window.
