@@ -22,35 +22,9 @@ fn peak_kib(pid: u32) -> Option<u64> {
 fn load(url: &str, users: u64) -> (u64, serde_json::Value, f64) {
     let dir = tempfile::tempdir().expect("a folder");
     let mut child = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args([
-            "--url",
-            url,
-            "--model",
-            "reference",
-            "--users",
-            &users.to_string(),
-        ])
-        .args([
-            "--isl",
-            "64",
-            "--osl",
-            "20",
-            "--ramp",
-            "5s",
-            "--warmup",
-            "0s",
-            "--duration",
-            "20s",
-        ])
-        .args([
-            "--drain",
-            "60s",
-            "--no-calibrate",
-            "--no-progress",
-            "--format",
-            "json",
-            "--output",
-        ])
+        .args(["--url", url, "--model", "reference", "--users", &users.to_string()])
+        .args(["--isl", "64", "--osl", "20", "--ramp", "5s", "--warmup", "0s", "--duration", "20s"])
+        .args(["--drain", "60s", "--no-calibrate", "--no-progress", "--format", "json", "--output"])
         .arg(dir.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -69,11 +43,7 @@ fn load(url: &str, users: u64) -> (u64, serde_json::Value, f64) {
 
 /// When the last of the first requests of all users was sent, in seconds since the first.
 fn last_first_request(dir: &Path) -> f64 {
-    let run = fs::read_dir(dir)
-        .expect("a folder")
-        .flatten()
-        .next()
-        .expect("one run");
+    let run = fs::read_dir(dir).expect("a folder").flatten().next().expect("one run");
     let lines = fs::read_to_string(run.path().join("requests.jsonl")).expect("it was written");
     let mut first = std::collections::HashMap::new();
     for line in lines.lines() {
@@ -84,15 +54,11 @@ fn last_first_request(dir: &Path) -> f64 {
         }
     }
     let earliest = first.values().min().copied().unwrap_or(0);
-    first
-        .values()
-        .max()
-        .map_or(f64::NAN, |&last| (last - earliest) as f64 / 1e9)
+    first.values().max().map_or(f64::NAN, |&last| (last - earliest) as f64 / 1e9)
 }
 
 pub fn run() {
-    let reference =
-        Reference::start(Path::new(env!("CARGO_BIN_EXE_loadtest"))).expect("the reference server");
+    let reference = Reference::start(Path::new(env!("CARGO_BIN_EXE_loadtest"))).expect("the reference server");
     // The schedule of the server's own: one event a second.
     let url = reference.base_url();
     let (few_kib, _, _) = load(url, 10);
