@@ -274,6 +274,10 @@ mod tests {
         assert_eq!(found(|r| r.streaming_ns /= 4), [Verdict::MostlyWaiting]);
         let one_slot = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 76, 1);
         assert_eq!(found(one_slot), [Verdict::Queued]);
+        let unseen = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 76, 0);
+        assert_eq!(found(unseen), [Verdict::MostlyWaiting], "nobody looked");
+        let short = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 760, 4);
+        assert_eq!(found(short), [Verdict::MostlyWaiting], "streams hardly overlap");
         assert_eq!(found(|r| r.output_tokens /= 2), [Verdict::ShortOutput]);
         assert_eq!(found(|r| r.goose_requests.0 += 1), [Verdict::GooseMismatch]);
         assert_eq!(found(|r| r.completed_in_window /= 2), [Verdict::LittlesLaw]);

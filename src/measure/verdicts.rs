@@ -27,7 +27,7 @@ pub(super) fn verdicts(step: &StepResult) -> Vec<Verdict> {
     let usage = step.tokens.source == Some(TokenSource::Usage);
     let steady = step.requests.ok >= 10 * u64::from(step.facts.users);
     let littles_gap = seen.littles_law.map_or(0.0, |law| (law - seen.observed).abs());
-    let queued = measured && is_queued(seen);
+    let queued = measured && is_queued(step);
     say(Verdict::NoSamples, !measured);
     say(Verdict::Errors, step.requests.failed > 0);
     say(Verdict::ClientLimited, is_client_limited(step));
@@ -91,17 +91,29 @@ fn is_contended(step: &StepResult) -> bool {
     ) || above(step.client.steal_s, STOLEN)
 }
 
-/// Whether requests waited for a slot of the server. The server's word decides where it has one; else the streams do: a
-/// server with so many slots never has more streams between their first and last token than that.
-fn is_queued(seen: &Concurrency) -> bool {
+/// Whether requests waited for a slot of the server. The server's word decides where it has one; else the streams do.
+fn is_queued(step: &StepResult) -> bool {
+    let seen = &step.concurrency;
     if seen.claimed <= 1 {
         return false;
     }
     match (seen.server_running, seen.server_waiting) {
         (Some(running), Some(waiting)) => waiting > TOLERATED * (running + waiting),
         (Some(running), None) => running < (1.0 - TOLERATED) * seen.observed,
-        (None, _) => f64::from(seen.streaming_peak) < (1.0 - TOLERATED) * seen.observed,
+        (None, _) => has_few_slots(step),
     }
+}
+
+/// A server with so many slots never has more streams between their first and last token than that, and mostly has nearly
+/// as many. A window shorter than a request need not have seen the most.
+fn has_few_slots(step: &StepResult) -> bool {
+    let seen = &step.concurrency;
+    let peak = f64::from(seen.streaming_peak);
+    let long = step
+        .e2el_ms
+        .mean
+        .is_some_and(|ms| step.window_s >= (ms / 1e3).max(1.0));
+    long && peak > 0.0 && peak < (1.0 - TOLERATED) * seen.observed && seen.streaming > 0.5 * peak
 }
 
 fn server_differs(seen: &Concurrency) -> bool {

@@ -138,7 +138,7 @@ fn concurrency(verdict: Verdict, s: &StepResult) -> String {
         ),
         (Verdict::Queued, None, _) => format!(
             "the server worked on {} of {observed} requests at a time, never on more than {}; {} waited: give it more slots \
-             (--parallel), or ask with fewer users",
+             (--parallel) if it has fewer than users, or ask with fewer users",
             significant(seen.streaming),
             seen.streaming_peak,
             significant(seen.observed - seen.streaming)
