@@ -33,6 +33,7 @@ fn main() {
                 rate,
                 duration: Duration::from_secs_f64(seconds.unwrap_or(10.0)),
                 isl: 64,
+                osl: None,
                 event_bytes: 0,
                 stall,
                 cpus: None,

@@ -211,6 +211,7 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
         rate: flags.rate,
         duration: flags.duration,
         isl: flags.isl,
+        osl: None,
         event_bytes: flags.payload,
         stall: flags
             .stall

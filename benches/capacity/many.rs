@@ -1,12 +1,13 @@
 //! 10,000 streams of one event a second: `loadtest` as its users run it, watched from outside.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use loadtest::calibrate::Reference;
+use loadtest::calibrate::SERVER_SUBCOMMAND;
 
 const STREAMS: u64 = 10_000;
 
@@ -91,14 +92,38 @@ fn last_first_request(dir: &Path) -> f64 {
 }
 
 pub fn run() {
-    let reference =
-        Reference::start(Path::new(env!("CARGO_BIN_EXE_loadtest"))).expect("the reference server");
-    // The schedule of the server's own: one event a second.
-    let url = reference.base_url();
-    let (few_kib, _, _) = load(url, 10);
-    let (many_kib, step, last) = load(url, STREAMS);
+    let mut server = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args([
+            SERVER_SUBCOMMAND,
+            "--port",
+            "0",
+            "--ttft-ms",
+            "1000",
+            "--itl-ms",
+            "1000",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the reference server");
+    let told = BufReader::new(server.stdout.take().expect("piped"));
+    let url = told
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            Some(
+                line[line.find("http://")?..]
+                    .split_whitespace()
+                    .next()?
+                    .to_owned(),
+            )
+        })
+        .expect("the server tells its address");
+    let (few_kib, _, _) = load(&url, 10);
+    let (many_kib, step, last) = load(&url, STREAMS);
+    server.kill().expect("it is ours");
+    server.wait().expect("it is ours");
     println!(
-        "{STREAMS} streams: {} requests, {} failed; {:.1} KiB of client memory a stream; all first requests out within {last:.1} s of the first",
+        "{STREAMS} streams x 1 event/s: {} requests in the window, {} failed; {:.1} KiB of client memory a stream; all first requests out within {last:.1} s of the first",
         step["requests"]["sent"],
         step["requests"]["failed"],
         (many_kib - few_kib) as f64 / (STREAMS - 10) as f64,

@@ -50,6 +50,8 @@ pub struct Load {
     pub duration: Duration,
     /// Words of each prompt.
     pub isl: u32,
+    /// Output events of each answer; absent for those of about a second.
+    pub osl: Option<u32>,
     /// Bytes of text in each output event, at least.
     pub event_bytes: u32,
     /// Stalls the client's threads on purpose.
@@ -78,7 +80,8 @@ impl Load {
 
     /// Output events of an answer.
     fn osl(&self) -> u32 {
-        ((self.rate * ANSWER.as_secs_f64()) as u32).clamp(2, MOST_EVENTS)
+        let second = (self.rate * ANSWER.as_secs_f64()) as u32;
+        self.osl.unwrap_or(second).clamp(2, MOST_EVENTS)
     }
 
     /// Over which time the users start: long enough that the events of different streams do not come at one instant,

@@ -19,6 +19,10 @@ use crate::measure::Outcome;
 /// How often limits are looked after, and at most how much later than its limit an exchange ends.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Events that come more often than twice in this time are gathered for as long before they are read: arrivals are the
+/// kernel's, and waking up costs more than reading.
+const GATHER: Duration = Duration::from_micros(500);
+
 /// New exchanges are waiting.
 const NEW: Token = Token(usize::MAX);
 
@@ -70,6 +74,8 @@ impl Reader {
             again: VecDeque::new(),
             buffers: Buffers::default(),
             looked_ns: 0,
+            woken_ns: 0,
+            stamped: true,
             stall,
             stalled_ns: shared.clock.now_ns(),
         };
@@ -121,6 +127,9 @@ struct Reading {
     again: VecDeque<usize>,
     buffers: Buffers,
     looked_ns: u64,
+    woken_ns: u64,
+    /// Whether all arrivals so far were the kernel's.
+    stamped: bool,
     stall: Option<Stall>,
     stalled_ns: u64,
 }
@@ -141,6 +150,7 @@ impl Reading {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
+            let busy = !events.is_empty();
             for _ in 0..self.again.len() {
                 if let Some(index) = self.again.pop_front() {
                     self.advance(index, false);
@@ -153,7 +163,13 @@ impl Reading {
                     Token(index) => self.advance(index, event.is_read_closed()),
                 }
             }
-            self.look_after_limits();
+            let now_ns = self.shared.clock.now_ns();
+            self.look_after_limits(now_ns);
+            let often = u128::from(now_ns - self.woken_ns) < 2 * GATHER.as_nanos();
+            self.woken_ns = now_ns;
+            if busy && often && self.stamped && self.again.is_empty() {
+                thread::sleep(GATHER);
+            }
         }
     }
 
@@ -184,6 +200,7 @@ impl Reading {
         };
         let entry = self.active.vacant_entry();
         if let Some(connection) = &mut new.exchange.connection {
+            self.stamped &= connection.kernel_stamps();
             let token = Token(entry.key());
             let registered = self
                 .poll
@@ -211,8 +228,7 @@ impl Reading {
         }
     }
 
-    fn look_after_limits(&mut self) {
-        let now_ns = self.shared.clock.now_ns();
+    fn look_after_limits(&mut self, now_ns: u64) {
         if u128::from(now_ns - self.looked_ns) < LOOK_EVERY.as_nanos() {
             return;
         }

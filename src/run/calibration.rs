@@ -76,6 +76,7 @@ fn load(profile: &Profile, cpus: Option<Cpus>) -> Load {
         rate: (MOST_EVENTS / f64::from(users)).min(MOST_RATE).round(),
         duration: WINDOW,
         isl,
+        osl: None,
         event_bytes: 0,
         stall: None,
         cpus,
