@@ -88,6 +88,9 @@ pub enum Command {
         /// What to do with an engine; without it, all are listed.
         #[command(subcommand)]
         action: Option<EngineAction>,
+        /// What to print
+        #[arg(long, value_enum, default_value = "table", global = true)]
+        format: TableFormat,
     },
     /// Serve a model with an embedded engine, OpenAI-compatible and streaming
     Serve(Serve),
@@ -124,13 +127,19 @@ pub enum EngineAction {
         /// The engine
         name: String,
     },
-    /// Start an engine, ask it for a few tokens, and stop it
+    /// Start an engine, ask it for a few answers, tell what it does with what it is asked, and stop it
     Check {
         /// The engine
         name: String,
         /// Model: a name of `loadtest models`, a path, or hf:owner/repo[/file]
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
+        /// The line that starts the engine `command`, e.g. 'my-server --port {port} --model {model}'
+        #[arg(long, value_name = "LINE")]
+        command: Option<String>,
+        /// The address of an engine that runs already
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
     },
 }
 
@@ -192,15 +201,15 @@ pub struct Calibrate {
     pub stall: Option<(Duration, Duration)>,
     /// What to print
     #[arg(long, value_enum, default_value = "table")]
-    pub format: CalibrateFormat,
+    pub format: TableFormat,
 }
 
-/// The form of a calibration's result.
+/// The form of what a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum CalibrateFormat {
-    /// Words and a table
+pub enum TableFormat {
+    /// Words and tables
     Table,
-    /// What a run keeps in its run.json, as JSON
+    /// JSON
     Json,
 }
 

@@ -266,3 +266,201 @@ fn each_side_runs_on_the_processors_it_was_given() {
         "{effective:#}"
     );
 }
+
+/// A line that starts the reference server as one would type it.
+fn reference_line(more: &str) -> String {
+    format!(
+        "'{}' --port {{port}} --model-name 'its own name' {more}",
+        reference_program().display()
+    )
+}
+
+#[test]
+fn a_command_line_is_an_engine() {
+    let house = House::new();
+    let model = tiny_model(&house);
+    let line = reference_line("--seed 4711004");
+    let args = [
+        "--command",
+        &line,
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--users",
+        "2",
+    ];
+    let short = [
+        "--num-prompts",
+        "4",
+        "--osl",
+        "5",
+        "--isl",
+        "40",
+        "--format",
+        "json",
+        "--no-calibrate",
+    ];
+    let output = house.run(&[&args[..], &short[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(summary["engines"][0]["name"], "command");
+    assert_eq!(summary["profile"]["server"]["command"], line.as_str());
+    assert_eq!(summary["steps"][0]["requests"]["failed"], 0, "{summary:#}");
+    nothing_left("--seed 4711004");
+}
+
+#[test]
+fn a_command_line_of_a_profile_is_one_too() {
+    let house = House::new();
+    let model = tiny_model(&house);
+    let profile = house.dir.path().join("mine.toml");
+    let text = format!(
+        "engines = [\"command\"]\nmodel = {:?}\n[load]\nusers = 1\nnum_prompts = 2\n[requests]\nisl = 40\nosl = 3\n\
+         [measure]\ncalibrate = false\n[server]\ncommand = {:?}\n",
+        model.display().to_string(),
+        reference_line("")
+    );
+    std::fs::write(&profile, text).expect("written");
+    let output = house.run(&["--profile", profile.to_str().expect("UTF-8"), "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_command_line_that_starts_no_server_is_a_usage_error() {
+    let house = House::new();
+    for (line, wanted) in [
+        (
+            "no-such-server --port {port}",
+            "--command: no program `no-such-server`",
+        ),
+        ("sh -c 'sleep 1'", "--command: tell the server its port"),
+        ("sh -c '{port}", "--command: a quote is not closed"),
+    ] {
+        let output = house.run(&["--engine", "command", "--command", line]);
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(stderr(&output).contains(wanted), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_check_tells_what_a_server_does_with_its_parameters() {
+    let house = House::new();
+    let model = tiny_model(&house);
+    let line = reference_line("--seed 4711005");
+    let output = house.run(&[
+        "engines",
+        "check",
+        "command",
+        "--command",
+        &line,
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--format",
+        "json",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&found["status"], &found["done"]),
+        (&200.into(), &true.into()),
+        "{found:#}"
+    );
+    let verdict = |name: &str| {
+        let all = found["parameters"].as_array().expect("a list");
+        all.iter()
+            .find(|parameter| parameter["name"] == name)
+            .expect("it was asked")["verdict"]
+            .clone()
+    };
+    assert_eq!(verdict("max_tokens"), "honoured", "{found:#}");
+    assert_eq!(verdict("stream_options"), "honoured", "{found:#}");
+    nothing_left("--seed 4711005");
+}
+
+#[test]
+fn all_engines_are_listed_for_a_program_too() {
+    let house = House::new();
+    let output = house.run(&["engines", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let all: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let names: Vec<&str> = all
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|row| row["name"].as_str())
+        .collect();
+    for name in [
+        "candle", "llamacpp", "vllm", "sglang", "tgi", "ollama", "lmstudio", "uzu", "command", "attach",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(
+        all.as_array()
+            .expect("a list")
+            .iter()
+            .all(|row| row["what_to_do"] != ""),
+        "{all:#}"
+    );
+}
+
+#[test]
+fn an_engine_that_is_not_here_says_what_to_type() {
+    let house = House::new().with_env("PATH", PathBuf::from("/nonexistent"));
+    house.engine("fine", &recipe("fine", &[]));
+    let (code, summary, _) = run(&house, "ollama,fine");
+    assert_eq!(code, Some(1), "{summary:#}");
+    let message = summary["engines"][0]["failure"]["message"].to_string();
+    assert!(
+        message.contains("put `ollama` on PATH") && message.contains("go install"),
+        "{message}"
+    );
+    assert_eq!(summary["steps"][0]["engine"], "fine");
+    let notes = summary["notes"].to_string();
+    assert!(!notes.contains("fine cannot go on"), "{notes}");
+}
+
+#[test]
+fn a_model_in_a_form_that_an_engine_does_not_read_is_refused() {
+    let house = House::new();
+    house.engine(
+        "folders",
+        &recipe("folders", &[]).replace("\"gguf\"", "\"safetensors\""),
+    );
+    let (code, summary, _) = run(&house, "folders");
+    assert_eq!(code, Some(1), "{summary:#}");
+    let message = summary["engines"][0]["failure"]["message"].to_string();
+    assert!(
+        message.contains("folders takes safetensors") && message.contains("is a GGUF file"),
+        "{message}"
+    );
+}
+
+/// A server that must be told of its model while it runs, and reads a file of ours: the stand-in's own program.
+#[test]
+fn a_model_is_made_in_a_server_that_runs() {
+    let house = House::new();
+    let made = house.dir.path().join("made");
+    let program = reference_program().display().to_string();
+    let script = format!(
+        "case $1 in serve) exec '{program}' --port $2 --model-name $3;; make) cat $2 > '{}';; esac",
+        made.display()
+    );
+    let text = format!(
+        "name = 'two'\ntitle = 'two'\nkind = 'spawned'\ndescription = 'x'\n[find]\nprograms = ['/bin/sh']\n[serve]\n\
+         args = ['-c', {script:?}, 'two', 'serve', '{{port}}', '{{model_name}}']\n\
+         prepare = [['-c', {script:?}, 'two', 'make', '{{log}}.file']]\nfiles = {{ '{{log}}.file' = 'FROM {{model}}' }}\n\
+         [ready]\npath = '/health'\n[dialect]\nignore_eos = false\n"
+    );
+    house.engine("two", &text);
+    let (code, summary, stderr) = run(&house, "two");
+    assert_eq!(code, Some(0), "{summary:#} {stderr}");
+    let made = std::fs::read_to_string(made).expect("the preparation ran");
+    assert!(
+        made.starts_with("FROM /") && made.ends_with("tiny.gguf"),
+        "{made}"
+    );
+    assert!(
+        summary["notes"].to_string().contains("two cannot go on past"),
+        "{:#}",
+        summary["notes"]
+    );
+}

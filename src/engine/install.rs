@@ -22,8 +22,8 @@ struct Stamp {
     version: String,
 }
 
-/// The folder of an engine's environment: below `$LOADTEST_HOME`, else the user's data folder.
-fn folder(recipe: &Recipe) -> Result<PathBuf, EngineError> {
+/// The folder of ours for an engine, where its environment is too: below `$LOADTEST_HOME`, else the user's data folder.
+pub(super) fn folder(recipe: &Recipe) -> Result<PathBuf, EngineError> {
     let home = std::env::var_os("LOADTEST_HOME").map(PathBuf::from);
     let base = home
         .or_else(|| Some(dirs::data_dir()?.join("loadtest")))

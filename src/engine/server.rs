@@ -2,18 +2,18 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::error::reason;
-use super::log;
-use super::probe::{Answer, Control};
+use super::prepare::Preparation;
+use super::probe::{Answer, Control, Page};
 use super::process::{Exit, Launch, Process, this_program};
 use super::recipe::{Recipe, fill};
-use super::{EngineError, Program, Progress};
+use super::{EngineError, Program, Progress, install, log};
 use crate::telemetry::Root;
 
 /// Time between two looks at whether the model answers.
@@ -81,9 +81,10 @@ impl Settings {
     }
 
     /// What stands for the placeholders of a recipe.
-    fn values(&self, port: u16) -> Vec<(&'static str, String)> {
+    fn values(&self, port: u16, dir: &Path) -> Vec<(&'static str, String)> {
+        let model = std::path::absolute(&self.model).unwrap_or_else(|_| self.model.clone());
         vec![
-            ("model", self.model.display().to_string()),
+            ("model", model.display().to_string()),
             ("model_name", self.model_name.clone()),
             ("host", Ipv4Addr::LOCALHOST.to_string()),
             ("port", port.to_string()),
@@ -96,6 +97,7 @@ impl Settings {
             ("threads", self.threads.to_string()),
             ("weights", self.weights.clone().unwrap_or_default()),
             ("log", self.log.display().to_string()),
+            ("dir", dir.display().to_string()),
         ]
     }
 }
@@ -207,7 +209,8 @@ pub async fn start(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Running, EngineError> {
-    if settings.weights.is_some() && recipe.serve.weights_args.is_empty() {
+    let takes_weights = recipe.serve.args.iter().any(|word| word.contains("{weights}"));
+    if settings.weights.is_some() && recipe.serve.weights_args.is_empty() && !takes_weights {
         let (what, key) = ("the form of its weights", "serve.weights_args");
         return Err(EngineError::Unsupported {
             engine: recipe.name.clone(),
@@ -215,6 +218,7 @@ pub async fn start(
             key,
         });
     }
+    readable(recipe, &settings.model)?;
     let mut tries = 0;
     loop {
         tries += 1;
@@ -229,6 +233,30 @@ pub async fn start(
             other => return other,
         }
     }
+}
+
+/// Refuses a model whose form the engine does not take, where both are known.
+fn readable(recipe: &Recipe, model: &Path) -> Result<(), EngineError> {
+    let gguf = model
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let (form, takes) = match (model.is_dir(), gguf) {
+        (true, _) => ("a folder", recipe.formats.iter().any(|format| format != "gguf")),
+        (false, true) => (
+            "a GGUF file",
+            recipe.formats.iter().any(|format| format == "gguf"),
+        ),
+        (false, false) => return Ok(()),
+    };
+    if takes || recipe.formats.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::Format {
+        engine: recipe.name.clone(),
+        takes: recipe.formats.join(" or "),
+        model: model.to_owned(),
+        form,
+    })
 }
 
 /// A port of the loopback interface that nobody listens on: `wanted`, or any.
@@ -257,29 +285,25 @@ async fn start_on(
     port: u16,
     progress: &dyn Progress,
 ) -> Result<Running, EngineError> {
-    let values = settings.values(port);
-    let weights = recipe
+    let dir = install::folder(recipe)?;
+    let values = settings.values(port, &dir);
+    let filled =
+        |words: &[String]| -> Vec<OsString> { words.iter().map(|word| fill(word, &values).into()).collect() };
+    let mut args = filled(&recipe.serve.args);
+    if settings.weights.is_some() {
+        args.extend(filled(&recipe.serve.weights_args));
+    }
+    args.extend(settings.extra_args.iter().map(OsString::from));
+    let env: Vec<(String, String)> = recipe
         .serve
-        .weights_args
+        .env
         .iter()
-        .filter(|_| settings.weights.is_some());
-    let args = recipe
-        .serve
-        .args
-        .iter()
-        .chain(weights)
-        .map(|word| fill(word, &values));
-    let args = args
-        .chain(settings.extra_args.iter().cloned())
-        .map(OsString::from);
+        .map(|(name, value)| (name.clone(), fill(value, &values)))
+        .collect();
+    write_files(recipe, &values)?;
     let launch = Launch {
         argv: program.argv.iter().cloned().chain(args).collect(),
-        env: recipe
-            .serve
-            .env
-            .iter()
-            .map(|(name, value)| (name.clone(), fill(value, &values)))
-            .collect(),
+        env: env.clone(),
         log: &settings.log,
         cpus: settings.cpus.clone(),
         grace: recipe.ready.stop_grace(),
@@ -294,10 +318,27 @@ async fn start_on(
         Process::start(launch).map_err(EngineError::io(format!("cannot start {} ({name})", recipe.name)))?;
     let base_url = format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
     let control = control(&base_url, None)?;
-    if let Err(error) = ready(recipe, settings, &process, &control, &base_url, progress).await {
-        process.stop().await;
-        return Err(error);
-    }
+    let preparations = recipe.serve.prepare.iter().map(|words| Preparation {
+        argv: program.argv.iter().cloned().chain(filled(words)).collect(),
+        env: &env,
+    });
+    let preparations = preparations.collect();
+    let up = ready(
+        recipe,
+        settings,
+        &process,
+        (&control, &base_url),
+        preparations,
+        progress,
+    )
+    .await;
+    let model_name = match up {
+        Ok(name) => name,
+        Err(error) => {
+            process.stop().await;
+            return Err(error);
+        }
+    };
     let load = started.elapsed();
     let effective = match &recipe.effective {
         Some(how) => control.effective(how).await,
@@ -306,7 +347,7 @@ async fn start_on(
     Ok(Running {
         engine: recipe.name.clone(),
         base_url,
-        model_name: settings.model_name.clone(),
+        model_name,
         version: program.version.clone(),
         load: Some(load),
         effective,
@@ -314,23 +355,42 @@ async fn start_on(
     })
 }
 
-/// Waits until the model answers, the process ends, or the time is up.
+/// Writes the files that the recipe wants beside the server.
+fn write_files(recipe: &Recipe, values: &[(&str, String)]) -> Result<(), EngineError> {
+    for (path, text) in &recipe.serve.files {
+        let path = PathBuf::from(fill(path, values));
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder
+            .and_then(|()| std::fs::write(&path, fill(text, values)))
+            .map_err(EngineError::io(format!("cannot write {}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Waits until the model answers, the process ends, or the time is up. Returns what requests call the model.
 async fn ready(
     recipe: &Recipe,
     settings: &Settings,
     process: &Process,
-    control: &Control,
-    url: &str,
+    (control, url): (&Control, &str),
+    preparations: Vec<Preparation<'_>>,
     progress: &dyn Progress,
-) -> Result<(), EngineError> {
+) -> Result<String, EngineError> {
     let engine = || recipe.name.clone();
     let after = settings.ready_timeout.unwrap_or(recipe.ready.timeout());
     let started = Instant::now();
     let last = Mutex::new(String::from("it was not asked yet"));
     let asking = async {
+        while let Page::NotYet(why) = control.up(&recipe.ready).await {
+            drop(set(&last, why));
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        for preparation in preparations {
+            preparation.run(&recipe.name).await?;
+        }
         loop {
             match control.answers(recipe, &settings.model_name).await {
-                Answer::Ready => return Ok(()),
+                Answer::Ready(name) => return Ok(name),
                 Answer::Refused(status, body) => {
                     return Err(EngineError::Refused {
                         engine: engine(),
@@ -402,6 +462,15 @@ pub async fn attach(
     let control = control(&base_url, api_key)?;
     let listed = control.models().await;
     let model_name = match (model_name, listed) {
+        // At its usual address an engine answers to the names that it lists; elsewhere a server need not list any.
+        (Some(model), Ok(names)) if recipe.url.is_some() && !names.is_empty() && !names.contains(&model) => {
+            return Err(EngineError::NoSuchModel {
+                engine: recipe.name.clone(),
+                url: base_url,
+                model,
+                listed: names.join(", "),
+            });
+        }
         // A server need not list its models, but something must answer.
         (Some(_), Err(error)) if error.is_connect() || error.is_timeout() || error.is_builder() => {
             return Err(unreachable(reason(&error)));
