@@ -18,6 +18,7 @@ mod probe;
 mod process;
 mod recipe;
 mod server;
+mod settings;
 
 pub use catalogue::{checkout, recipe, recipes};
 pub use check::{Findings, check};
@@ -30,7 +31,8 @@ pub use recipe::{
     Build, Dialect, Find, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready, Recipe, RecipeError,
     Serve,
 };
-pub use server::{Effective, Running, Settings, attach, start};
+pub use server::{Running, attach, start};
+pub use settings::{Effective, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.
 pub trait Progress: Sync {

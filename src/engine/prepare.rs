@@ -1,10 +1,66 @@
-//! What an engine must be told once its server is up, by running its program again.
+//! What an engine needs beside its server: files, and what it must be told once the server is up, by its program again.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Stdio;
 
-use super::EngineError;
 use super::build::TAIL_LINES;
+use super::recipe::{Recipe, fill};
+use super::settings::Settings;
+use super::{EngineError, Program, install};
+
+/// A recipe's command lines, its placeholders filled.
+pub(super) struct Commands {
+    /// What starts the server.
+    pub serve: Vec<OsString>,
+    /// What it is to be told once it is up.
+    pub prepare: Vec<Vec<OsString>>,
+    /// Variables of all of them.
+    pub env: Vec<(String, String)>,
+}
+
+impl Commands {
+    /// Fills the recipe's placeholders, and writes the files that it wants.
+    pub fn new(
+        recipe: &Recipe,
+        program: &Program,
+        settings: &Settings,
+        port: u16,
+    ) -> Result<Commands, EngineError> {
+        let values = settings.values(port, &install::folder(recipe)?);
+        let filled = |words: &[String]| -> Vec<OsString> {
+            let words = words.iter().map(|word| fill(word, &values).into());
+            program.argv.iter().cloned().chain(words).collect()
+        };
+        let weights = match settings.weights {
+            Some(_) => &recipe.serve.weights_args[..],
+            None => &[],
+        };
+        let mut serve = filled(&[&recipe.serve.args[..], weights].concat());
+        serve.extend(settings.extra_args.iter().map(OsString::from));
+        let variables = recipe.serve.env.iter();
+        write_files(recipe, &values)?;
+        Ok(Commands {
+            serve,
+            prepare: recipe.serve.prepare.iter().map(|words| filled(words)).collect(),
+            env: variables
+                .map(|(name, value)| (name.clone(), fill(value, &values)))
+                .collect(),
+        })
+    }
+}
+
+/// Writes the files that the recipe wants beside the server.
+fn write_files(recipe: &Recipe, values: &[(&str, String)]) -> Result<(), EngineError> {
+    for (path, text) in &recipe.serve.files {
+        let path = PathBuf::from(fill(path, values));
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder
+            .and_then(|()| std::fs::write(&path, fill(text, values)))
+            .map_err(EngineError::io(format!("cannot write {}", path.display())))?;
+    }
+    Ok(())
+}
 
 /// A run of the engine's program beside its server.
 pub(super) struct Preparation<'a> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::reason;
 use super::recipe::{Probe, ReadBack, Ready, Recipe, fill};
-use super::server::Effective;
+use super::settings::Effective;
 
 /// How long a server may take for a page that needs no model.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,19 +1,16 @@
 //! A server's life: started on a free port, ready when its model answers, stopped with everything it started.
 
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::error::reason;
-use super::prepare::Preparation;
+use super::prepare::{Commands, Preparation};
 use super::probe::{Answer, Control, Page};
-use super::process::{Exit, Launch, Process, this_program};
-use super::recipe::{Recipe, fill};
-use super::{EngineError, Program, Progress, install, log};
+use super::process::{Exit, Launch, Process};
+use super::recipe::Recipe;
+use super::settings::{Effective, Settings};
+use super::{EngineError, Program, Progress, log};
 use crate::telemetry::Root;
 
 /// Time between two looks at whether the model answers.
@@ -27,97 +24,6 @@ const PORT_TRIES: u32 = 3;
 
 /// Lines of the log in an error.
 const LOG_LINES: usize = 50;
-
-/// What a server is told at its start.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The model: a file or a folder.
-    pub model: PathBuf,
-    /// What requests call it.
-    pub model_name: String,
-    /// Sequences served at once.
-    pub parallel: u32,
-    /// Tokens of context for each of them.
-    pub context: u32,
-    /// Threads that compute.
-    pub threads: u32,
-    /// The processors that its processes may run on; none: any.
-    pub cpus: Option<Vec<usize>>,
-    /// The form to keep the weights in; none: the engine chooses.
-    pub weights: Option<String>,
-    /// Arguments of the user's, added at the end.
-    pub extra_args: Vec<String>,
-    /// The port; none: a free one.
-    pub port: Option<u16>,
-    /// Where the server's output goes.
-    pub log: PathBuf,
-    /// How long it may take to load; none: what the recipe says.
-    pub ready_timeout: Option<Duration>,
-    /// The program that runs [`guard::main`](super::guard::main) for its hidden subcommand: [`this_program`].
-    pub guard: PathBuf,
-}
-
-impl Settings {
-    /// One sequence of 4096 tokens on one thread; change what should be otherwise.
-    pub fn new(
-        model: impl Into<PathBuf>,
-        model_name: impl Into<String>,
-        log: impl Into<PathBuf>,
-    ) -> Settings {
-        Settings {
-            model: model.into(),
-            model_name: model_name.into(),
-            parallel: 1,
-            context: 4096,
-            threads: 1,
-            cpus: None,
-            weights: None,
-            extra_args: Vec::new(),
-            port: None,
-            log: log.into(),
-            ready_timeout: None,
-            guard: this_program(),
-        }
-    }
-
-    /// What stands for the placeholders of a recipe.
-    fn values(&self, port: u16, dir: &Path) -> Vec<(&'static str, String)> {
-        let model = std::path::absolute(&self.model).unwrap_or_else(|_| self.model.clone());
-        vec![
-            ("model", model.display().to_string()),
-            ("model_name", self.model_name.clone()),
-            ("host", Ipv4Addr::LOCALHOST.to_string()),
-            ("port", port.to_string()),
-            ("parallel", self.parallel.to_string()),
-            ("context", self.context.to_string()),
-            (
-                "context_total",
-                (u64::from(self.context) * u64::from(self.parallel)).to_string(),
-            ),
-            ("threads", self.threads.to_string()),
-            ("weights", self.weights.clone().unwrap_or_default()),
-            ("log", self.log.display().to_string()),
-            ("dir", dir.display().to_string()),
-        ]
-    }
-}
-
-/// The settings that a server says it uses. What it does not tell is `None`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Effective {
-    /// Sequences served at once.
-    pub parallel: Option<u32>,
-    /// Tokens of context for each of them.
-    pub context: Option<u32>,
-    /// Threads that compute.
-    pub threads: Option<u32>,
-    /// The version of what computes.
-    pub version: Option<String>,
-    /// The form of the weights in memory.
-    pub weights: Option<String>,
-    /// Bytes of the weights in memory.
-    pub weights_bytes: Option<u64>,
-}
 
 /// A server whose model answers. Dropping it ends the server, if we started it, without waiting for that.
 pub struct Running {
@@ -218,7 +124,7 @@ pub async fn start(
             key,
         });
     }
-    readable(recipe, &settings.model)?;
+    settings.readable_by(recipe)?;
     let mut tries = 0;
     loop {
         tries += 1;
@@ -233,30 +139,6 @@ pub async fn start(
             other => return other,
         }
     }
-}
-
-/// Refuses a model whose form the engine does not take, where both are known.
-fn readable(recipe: &Recipe, model: &Path) -> Result<(), EngineError> {
-    let gguf = model
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    let (form, takes) = match (model.is_dir(), gguf) {
-        (true, _) => ("a folder", recipe.formats.iter().any(|format| format != "gguf")),
-        (false, true) => (
-            "a GGUF file",
-            recipe.formats.iter().any(|format| format == "gguf"),
-        ),
-        (false, false) => return Ok(()),
-    };
-    if takes || recipe.formats.is_empty() {
-        return Ok(());
-    }
-    Err(EngineError::Format {
-        engine: recipe.name.clone(),
-        takes: recipe.formats.join(" or "),
-        model: model.to_owned(),
-        form,
-    })
 }
 
 /// A port of the loopback interface that nobody listens on: `wanted`, or any.
@@ -285,25 +167,10 @@ async fn start_on(
     port: u16,
     progress: &dyn Progress,
 ) -> Result<Running, EngineError> {
-    let dir = install::folder(recipe)?;
-    let values = settings.values(port, &dir);
-    let filled =
-        |words: &[String]| -> Vec<OsString> { words.iter().map(|word| fill(word, &values).into()).collect() };
-    let mut args = filled(&recipe.serve.args);
-    if settings.weights.is_some() {
-        args.extend(filled(&recipe.serve.weights_args));
-    }
-    args.extend(settings.extra_args.iter().map(OsString::from));
-    let env: Vec<(String, String)> = recipe
-        .serve
-        .env
-        .iter()
-        .map(|(name, value)| (name.clone(), fill(value, &values)))
-        .collect();
-    write_files(recipe, &values)?;
+    let commands = Commands::new(recipe, program, settings, port)?;
     let launch = Launch {
-        argv: program.argv.iter().cloned().chain(args).collect(),
-        env: env.clone(),
+        argv: commands.serve,
+        env: commands.env.clone(),
         log: &settings.log,
         cpus: settings.cpus.clone(),
         grace: recipe.ready.stop_grace(),
@@ -318,17 +185,16 @@ async fn start_on(
         Process::start(launch).map_err(EngineError::io(format!("cannot start {} ({name})", recipe.name)))?;
     let base_url = format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
     let control = control(&base_url, None)?;
-    let preparations = recipe.serve.prepare.iter().map(|words| Preparation {
-        argv: program.argv.iter().cloned().chain(filled(words)).collect(),
-        env: &env,
+    let told = commands.prepare.into_iter().map(|argv| Preparation {
+        argv,
+        env: &commands.env,
     });
-    let preparations = preparations.collect();
     let up = ready(
         recipe,
         settings,
         &process,
         (&control, &base_url),
-        preparations,
+        told.collect(),
         progress,
     )
     .await;
@@ -353,18 +219,6 @@ async fn start_on(
         effective,
         process: Some(process),
     })
-}
-
-/// Writes the files that the recipe wants beside the server.
-fn write_files(recipe: &Recipe, values: &[(&str, String)]) -> Result<(), EngineError> {
-    for (path, text) in &recipe.serve.files {
-        let path = PathBuf::from(fill(path, values));
-        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        folder
-            .and_then(|()| std::fs::write(&path, fill(text, values)))
-            .map_err(EngineError::io(format!("cannot write {}", path.display())))?;
-    }
-    Ok(())
 }
 
 /// Waits until the model answers, the process ends, or the time is up. Returns what requests call the model.
