@@ -5,17 +5,9 @@ mod support;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
-use support::{House, reference_program, stderr};
-
-/// The smallest model file that is whole: a GGUF of a few words, so that no test needs a download.
-fn tiny_model(house: &House) -> PathBuf {
-    let path = house.dir.path().join("tiny.gguf");
-    std::fs::write(&path, include_bytes!("data/tiny.gguf")).expect("written");
-    path
-}
+use support::{House, nothing_left, reference_program, stderr};
 
 /// A recipe that starts the reference server with more arguments.
 fn recipe(name: &str, more: &[&str]) -> String {
@@ -32,7 +24,7 @@ fn recipe(name: &str, more: &[&str]) -> String {
 
 /// Runs one engine after another on the tiny model.
 fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
-    let model = tiny_model(house);
+    let model = house.tiny_model();
     let args = [
         "--engine",
         engines,
@@ -64,19 +56,6 @@ fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
     let summary =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
     (output.status.code(), summary, stderr(&output))
-}
-
-/// No process with this word in its command line is left.
-fn nothing_left(word: &str) {
-    let found = Command::new("pgrep")
-        .args(["-f", word])
-        .output()
-        .expect("pgrep runs");
-    assert!(
-        found.stdout.is_empty(),
-        "left running: {}",
-        String::from_utf8_lossy(&found.stdout)
-    );
 }
 
 #[test]
@@ -145,7 +124,7 @@ fn a_port_in_use() {
     house.engine("fine", &recipe("fine", &[]));
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
-    let model = tiny_model(&house);
+    let model = house.tiny_model();
     let output = house.run(&[
         "serve",
         "fine",
@@ -169,7 +148,7 @@ fn an_interrupted_run_reports_what_it_measured() {
 
     let house = House::new();
     house.engine("fine", &recipe("fine", &["--seed", "4711003"]));
-    let model = tiny_model(&house);
+    let model = house.tiny_model();
     let args = [
         "--engine",
         "fine",
@@ -236,7 +215,7 @@ fn each_side_runs_on_the_processors_it_was_given() {
 
     let house = House::new();
     house.engine("mine", &recipe("mine", &[]));
-    let model = tiny_model(&house);
+    let model = house.tiny_model();
     let all = affinity::of(0).expect("Linux tells");
     let (first, last) = (all[0].to_string(), all[all.len() - 1].to_string());
     let output = house.run(&[
@@ -264,141 +243,6 @@ fn each_side_runs_on_the_processors_it_was_given() {
         (&effective["client_cpus"], &effective["server_cpus"]),
         (&first.into(), &last.into()),
         "{effective:#}"
-    );
-}
-
-/// A line that starts the reference server as one would type it.
-fn reference_line(more: &str) -> String {
-    format!(
-        "'{}' --port {{port}} --model-name 'its own name' {more}",
-        reference_program().display()
-    )
-}
-
-#[test]
-fn a_command_line_is_an_engine() {
-    let house = House::new();
-    let model = tiny_model(&house);
-    let line = reference_line("--seed 4711004");
-    let args = [
-        "--command",
-        &line,
-        "--model",
-        model.to_str().expect("UTF-8"),
-        "--users",
-        "2",
-    ];
-    let short = [
-        "--num-prompts",
-        "4",
-        "--osl",
-        "5",
-        "--isl",
-        "40",
-        "--format",
-        "json",
-        "--no-calibrate",
-    ];
-    let output = house.run(&[&args[..], &short[..]].concat());
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(summary["engines"][0]["name"], "command");
-    assert_eq!(summary["profile"]["server"]["command"], line.as_str());
-    assert_eq!(summary["steps"][0]["requests"]["failed"], 0, "{summary:#}");
-    nothing_left("--seed 4711004");
-}
-
-#[test]
-fn a_command_line_of_a_profile_is_one_too() {
-    let house = House::new();
-    let model = tiny_model(&house);
-    let profile = house.dir.path().join("mine.toml");
-    let text = format!(
-        "engines = [\"command\"]\nmodel = {:?}\n[load]\nusers = 1\nnum_prompts = 2\n[requests]\nisl = 40\nosl = 3\n\
-         [measure]\ncalibrate = false\n[server]\ncommand = {:?}\n",
-        model.display().to_string(),
-        reference_line("")
-    );
-    std::fs::write(&profile, text).expect("written");
-    let output = house.run(&["--profile", profile.to_str().expect("UTF-8"), "--format", "json"]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-}
-
-#[test]
-fn a_command_line_that_starts_no_server_is_a_usage_error() {
-    let house = House::new();
-    for (line, wanted) in [
-        (
-            "no-such-server --port {port}",
-            "--command: no program `no-such-server`",
-        ),
-        ("sh -c 'sleep 1'", "--command: tell the server its port"),
-        ("sh -c '{port}", "--command: a quote is not closed"),
-    ] {
-        let output = house.run(&["--engine", "command", "--command", line]);
-        assert_eq!(output.status.code(), Some(2), "{line}");
-        assert!(stderr(&output).contains(wanted), "{}", stderr(&output));
-    }
-}
-
-#[test]
-fn a_check_tells_what_a_server_does_with_its_parameters() {
-    let house = House::new();
-    let model = tiny_model(&house);
-    let line = reference_line("--seed 4711005");
-    let output = house.run(&[
-        "engines",
-        "check",
-        "command",
-        "--command",
-        &line,
-        "--model",
-        model.to_str().expect("UTF-8"),
-        "--format",
-        "json",
-    ]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(
-        (&found["status"], &found["done"]),
-        (&200.into(), &true.into()),
-        "{found:#}"
-    );
-    let verdict = |name: &str| {
-        let all = found["parameters"].as_array().expect("a list");
-        all.iter()
-            .find(|parameter| parameter["name"] == name)
-            .expect("it was asked")["verdict"]
-            .clone()
-    };
-    assert_eq!(verdict("max_tokens"), "honoured", "{found:#}");
-    assert_eq!(verdict("stream_options"), "honoured", "{found:#}");
-    nothing_left("--seed 4711005");
-}
-
-#[test]
-fn all_engines_are_listed_for_a_program_too() {
-    let house = House::new();
-    let output = house.run(&["engines", "--format", "json"]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let all: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let names: Vec<&str> = all
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter_map(|row| row["name"].as_str())
-        .collect();
-    for name in [
-        "candle", "llamacpp", "vllm", "sglang", "tgi", "ollama", "lmstudio", "uzu", "command", "attach",
-    ] {
-        assert!(names.contains(&name), "{names:?}");
-    }
-    assert!(
-        all.as_array()
-            .expect("a list")
-            .iter()
-            .all(|row| row["what_to_do"] != ""),
-        "{all:#}"
     );
 }
 
@@ -463,4 +307,65 @@ fn a_model_is_made_in_a_server_that_runs() {
         "{:#}",
         summary["notes"]
     );
+}
+
+#[test]
+fn all_engines_are_listed_for_a_program_too() {
+    let house = House::new();
+    let output = house.run(&["engines", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let all: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let names: Vec<&str> = all
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|row| row["name"].as_str())
+        .collect();
+    for name in [
+        "candle", "llamacpp", "vllm", "sglang", "tgi", "ollama", "lmstudio", "uzu", "command", "attach",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(
+        all.as_array()
+            .expect("a list")
+            .iter()
+            .all(|row| row["what_to_do"] != ""),
+        "{all:#}"
+    );
+}
+
+#[test]
+fn an_engine_at_its_usual_address_is_asked_for_a_model_that_it_lists() {
+    let house = House::new();
+    let server = support::Reference::start(&["--model-name", "its-own"]);
+    let text = format!(
+        "name = 'usual'\ntitle = 'usual'\nkind = 'attach'\ndescription = 'x'\nurl = {:?}\n",
+        server.url
+    );
+    house.engine("usual", &text);
+    let short = [
+        "--engine",
+        "usual",
+        "--num-prompts",
+        "2",
+        "--osl",
+        "3",
+        "--no-calibrate",
+        "--format",
+        "json",
+    ];
+    let output = house.run(&short);
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let message = summary["engines"][0]["failure"]["message"].to_string();
+    assert!(
+        message.contains("name one of these with --model: its-own"),
+        "{message}"
+    );
+    let named = house.run(&[&short[..], &["--model", "its-own"]].concat());
+    assert_eq!(named.status.code(), Some(0), "{}", stderr(&named));
+    let checked = house.run(&["engines", "check", "usual", "--model", "its-own"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(text.contains("max_tokens") && text.contains("honoured"), "{text}");
 }
