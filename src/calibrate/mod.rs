@@ -27,6 +27,9 @@ use asked::Asked;
 /// How long an answer streams, about.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// Output events of an answer at most: of longer ones, the first would be folded before they are compared.
+const MOST_EVENTS: u32 = 8192;
+
 /// Milliseconds to the first event of an answer.
 const TTFT_MS: f64 = 20.0;
 
@@ -75,7 +78,7 @@ impl Load {
 
     /// Output events of an answer.
     fn osl(&self) -> u32 {
-        ((self.rate * ANSWER.as_secs_f64()) as u32).max(2)
+        ((self.rate * ANSWER.as_secs_f64()) as u32).clamp(2, MOST_EVENTS)
     }
 
     /// Over which time the users start: long enough that the events of different streams do not come at one instant,

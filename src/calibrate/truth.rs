@@ -27,7 +27,7 @@ impl From<(Sample, Vec<Event>)> for Seen {
 pub struct Told {
     /// The number that the client gave the request.
     pub request_id: Option<String>,
-    /// When the read() returned that brought the last byte of the request.
+    /// When the last bytes of the request came, by the kernel of the server where it stamps.
     pub received: u64,
     /// Output events sent.
     pub events: u64,

@@ -45,8 +45,8 @@ pub struct Calibration {
     pub sent_rate: Option<f64>,
     /// Whose clock stamps arrivals.
     pub stamp: Stamp,
-    /// Client's `first - sent` minus the server's write of the first event less its read of the request, of requests
-    /// sent inside the window. How late the server was in reading is part of it: the client cannot tell that.
+    /// Client's `first - sent` minus the server's write of the first event less the arrival of the request there, of
+    /// requests sent inside the window. Where the server's kernel stamps no arrivals, how late it read is part of it.
     pub ttft_error_ms: ErrorMs,
     /// Client's gap between two events minus the gap between the server's writes of them, likewise.
     pub itl_error_ms: ErrorMs,

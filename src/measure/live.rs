@@ -221,7 +221,7 @@ impl LiveShards {
         quantile(&counts, 0.5)
     }
 
-    /// Reads a second that is over, and empties its counters for the second that comes [`OPEN`] later.
+    /// Reads a second that is over, and empties its counters for a later one.
     pub fn take_second(&self, at_s: u64) -> SecondCounts {
         let mut ttft = [0; PER_OCTAVE * OCTAVES];
         let mut itl = [0; PER_OCTAVE * OCTAVES];

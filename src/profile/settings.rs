@@ -275,7 +275,7 @@ overrides!(ServerSettings: command, threads, server_cpus, parallel, context, wei
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Results")]
 pub struct ReportSettings {
-    /// Folder for the run's files; default: results/<utc time>-<profile>
+    /// Folder for the run's files; default: `results/<utc time>-<profile>`
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// What to print at the end
@@ -287,7 +287,7 @@ pub struct ReportSettings {
     /// Show no live progress
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub no_progress: Option<bool>,
-    /// Exit with 3 when a verdict or an objective fails
+    /// Exit with 3 when the client limited a step
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub strict: Option<bool>,
 }

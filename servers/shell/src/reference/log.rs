@@ -23,7 +23,7 @@ pub struct Record {
     pub fault: Option<String>,
     /// Tokens of the prompt (words).
     pub prompt_tokens: u64,
-    /// When the read() returned that brought the last byte of the request.
+    /// When the last bytes of the request came: the kernel's stamp, or else the instant of the read.
     pub received: u64,
     /// Tokens sent.
     pub tokens: u64,

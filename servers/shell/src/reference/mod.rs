@@ -1,6 +1,8 @@
 //! A server with a known schedule: it sends words when it was told to, does wrong what it was told to, and keeps
 //! record of what it really did. Tests and calibration stand on it.
 
+#[cfg(target_os = "linux")]
+mod arrival;
 mod clock;
 mod faults;
 mod log;
@@ -238,7 +240,7 @@ impl Reference {
         headers: &HeaderMap,
         body: BodyResult,
     ) -> Result<Response, Refusal> {
-        let received = peer.last_read();
+        let received = peer.last_came();
         self.server.generator()?;
         let mut call = Call::parse(endpoint, &routes::whole_body(body)?, Some("reference"))?;
         let n = self.log.number();

@@ -5,14 +5,18 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::frames::Kind;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+#[cfg(target_os = "linux")]
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
+#[cfg(target_os = "linux")]
+use super::arrival;
 use super::clock::now;
 use super::faults::Faults;
 use super::log::{Log, Shared, lock};
@@ -31,14 +35,14 @@ pub struct Peer(Arc<Connection>);
 
 struct Connection {
     log: Arc<Log>,
-    last_read: AtomicU64,
+    last_came: AtomicU64,
     marks: Mutex<Vec<Mark>>,
 }
 
 impl Peer {
-    /// When the last read() of this connection returned.
-    pub fn last_read(&self) -> u64 {
-        self.0.last_read.load(Ordering::Relaxed)
+    /// When the last bytes of this connection came, by the kernel's stamp where there is one, else by the read.
+    pub fn last_came(&self) -> u64 {
+        self.0.last_came.load(Ordering::Relaxed)
     }
 
     /// The bytes that are rendered now, for the next write, are an event or an end.
@@ -74,11 +78,13 @@ impl Listener for StampedListener {
             }
             // Fails only on a socket that is closed already, which the first read tells as well.
             let _ = stream.set_nodelay(true);
+            #[cfg(target_os = "linux")]
+            arrival::stamp(&stream);
             self.log.connection(true);
             let log = Arc::clone(&self.log);
             let connection = Connection {
                 log,
-                last_read: AtomicU64::new(now()),
+                last_came: AtomicU64::new(now()),
                 marks: Mutex::default(),
             };
             return (
@@ -109,6 +115,32 @@ pub struct StampedSocket {
 }
 
 impl StampedSocket {
+    /// Reads, and says when what was read had come.
+    #[cfg(target_os = "linux")]
+    fn receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<u64>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let read = self.stream.try_io(Interest::READABLE, || {
+                arrival::receive(&self.stream, buf.initialize_unfilled())
+            });
+            match read {
+                Ok((bytes, came)) => {
+                    buf.advance(bytes);
+                    return Poll::Ready(Ok(came));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Reads, and says when.
+    #[cfg(not(target_os = "linux"))]
+    fn receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<u64>> {
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(Ok(now()))
+    }
+
     /// Settles the marks of a write of `wanted` bytes. One that was cut short settles nothing: its events are
     /// complete only with the next.
     fn wrote(&self, wanted: usize, result: &Poll<io::Result<usize>>, before: u64) {
@@ -145,11 +177,9 @@ impl AsyncRead for StampedSocket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if result.is_ready() {
-            self.peer.0.last_read.store(now(), Ordering::Relaxed);
-        }
-        result
+        let came = ready!(self.receive(cx, buf))?;
+        self.peer.0.last_came.store(came, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
     }
 }
 
