@@ -84,12 +84,13 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// List engines: kind, version, whether they are installed and what to do
+    #[command(args_conflicts_with_subcommands = true)]
     Engines {
         /// What to do with an engine; without it, all are listed.
         #[command(subcommand)]
         action: Option<EngineAction>,
         /// What to print
-        #[arg(long, value_enum, default_value = "table", global = true)]
+        #[arg(long, value_enum, default_value = "table")]
         format: TableFormat,
     },
     /// Serve a model with an embedded engine, OpenAI-compatible and streaming
@@ -121,7 +122,11 @@ pub enum Command {
 #[derive(Debug, Clone, Subcommand)]
 pub enum EngineAction {
     /// List all engines
-    List,
+    List {
+        /// What to print
+        #[arg(long, value_enum, default_value = "table")]
+        format: TableFormat,
+    },
     /// Build or install an engine
     Install {
         /// The engine
@@ -140,6 +145,9 @@ pub enum EngineAction {
         /// The address of an engine that runs already
         #[arg(long, value_name = "URL")]
         url: Option<String>,
+        /// What to print
+        #[arg(long, value_enum, default_value = "table")]
+        format: TableFormat,
     },
 }
 
@@ -306,6 +314,7 @@ mod tests {
             "loadtest calibrate --rate 0",
             "loadtest calibrate --duration 10m",
             "loadtest calibrate --stall 100ms/30ms",
+            "loadtest engines --format json check candle",
         ];
         let errors: Vec<String> = lines
             .iter()

@@ -31,13 +31,8 @@ pub fn engines(
     let progress = Progress::new(Show::Auto);
     let status = Shown::on(&progress);
     match action {
-        None | Some(EngineAction::List) => {
-            let all = engine::list()?;
-            report::print(&match format {
-                TableFormat::Table => engine_table(all),
-                TableFormat::Json => format!("{}\n", serde_json::to_string_pretty(&all)?),
-            })?;
-        }
+        None => list(format)?,
+        Some(EngineAction::List { format }) => list(*format)?,
         Some(EngineAction::Install { name }) => {
             let program = engine::install(&run::recipe(name, None)?, &status)?;
             let version = program
@@ -52,6 +47,7 @@ pub fn engines(
             model,
             command,
             url,
+            format,
         }) => {
             let recipe = run::recipe(name, command.as_deref())?;
             let started = match recipe.kind {
@@ -83,6 +79,15 @@ pub fn engines(
         }
     }
     Ok(Ending::Done)
+}
+
+fn list(format: TableFormat) -> anyhow::Result<()> {
+    let all = engine::list()?;
+    report::print(&match format {
+        TableFormat::Table => engine_table(all),
+        TableFormat::Json => format!("{}\n", serde_json::to_string_pretty(&all)?),
+    })?;
+    Ok(())
 }
 
 /// A server that runs already, at `url` or where its engine usually is.
