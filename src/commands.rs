@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tabled::builder::Builder;
-use tabled::settings::Style;
+use tabled::settings::peaker::Priority;
+use tabled::settings::{Style, Width};
 
 use crate::calibrate;
 use crate::cli::{Calibrate, EngineAction, ModelAction, Serve, TableFormat};
@@ -151,7 +152,10 @@ fn engine_table(engines: Vec<Listed>) -> String {
             row.what_to_do,
         ]);
     }
-    format!("{}\n", table.build().with(Style::psql()))
+    let fitted = Width::wrap(report::terminal_width())
+        .priority(Priority::max(true))
+        .keep_words(true);
+    format!("{}\n", table.build().with(Style::psql()).with(fitted))
 }
 
 /// The stream as it was understood.

@@ -47,6 +47,8 @@ impl Control {
         // A proxy of the environment must not stand between us and a server on this machine.
         let client = reqwest::Client::builder()
             .no_proxy()
+            // A server may close an idle connection while a request is on its way; a fresh one asks in any case.
+            .pool_max_idle_per_host(0)
             .connect_timeout(PAGE_PATIENCE)
             .build()?;
         Ok(Control {
