@@ -84,10 +84,14 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// List engines: kind, version, whether they are installed and what to do
+    #[command(args_conflicts_with_subcommands = true)]
     Engines {
         /// What to do with an engine; without it, all are listed.
         #[command(subcommand)]
         action: Option<EngineAction>,
+        /// What to print
+        #[arg(long, value_enum, default_value = "table")]
+        format: TableFormat,
     },
     /// Serve a model with an embedded engine, OpenAI-compatible and streaming
     Serve(Serve),
@@ -118,19 +122,32 @@ pub enum Command {
 #[derive(Debug, Clone, Subcommand)]
 pub enum EngineAction {
     /// List all engines
-    List,
+    List {
+        /// What to print
+        #[arg(long, value_enum, default_value = "table")]
+        format: TableFormat,
+    },
     /// Build or install an engine
     Install {
         /// The engine
         name: String,
     },
-    /// Start an engine, ask it for a few tokens, and stop it
+    /// Start an engine, ask it for a few answers, tell what it does with what it is asked, and stop it
     Check {
         /// The engine
         name: String,
         /// Model: a name of `loadtest models`, a path, or hf:owner/repo[/file]
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
+        /// The line that starts the engine `command`, e.g. 'my-server --port {port} --model {model}'
+        #[arg(long, value_name = "LINE")]
+        command: Option<String>,
+        /// The address of an engine that runs already
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// What to print
+        #[arg(long, value_enum, default_value = "table")]
+        format: TableFormat,
     },
 }
 
@@ -192,15 +209,15 @@ pub struct Calibrate {
     pub stall: Option<(Duration, Duration)>,
     /// What to print
     #[arg(long, value_enum, default_value = "table")]
-    pub format: CalibrateFormat,
+    pub format: TableFormat,
 }
 
-/// The form of a calibration's result.
+/// The form of what a command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum CalibrateFormat {
-    /// Words and a table
+pub enum TableFormat {
+    /// Words and tables
     Table,
-    /// What a run keeps in its run.json, as JSON
+    /// JSON
     Json,
 }
 
@@ -297,6 +314,7 @@ mod tests {
             "loadtest calibrate --rate 0",
             "loadtest calibrate --duration 10m",
             "loadtest calibrate --stall 100ms/30ms",
+            "loadtest engines --format json check candle",
         ];
         let errors: Vec<String> = lines
             .iter()

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tabled::builder::Builder;
-use tabled::settings::Style;
+use tabled::settings::peaker::Priority;
+use tabled::settings::{Style, Width};
 
 use crate::calibrate;
-use crate::cli::{Calibrate, CalibrateFormat, EngineAction, ModelAction, Serve};
-use crate::engine::{self, Findings, Recipe, Settings};
+use crate::cli::{Calibrate, EngineAction, ModelAction, Serve, TableFormat};
+use crate::engine::{self, Findings, Kind, Listed, Progress as _, Recipe, Running, Settings};
 use crate::measure::definition::{self, Definition};
 use crate::measure::{find, open};
 use crate::model;
@@ -23,13 +24,18 @@ const CONTEXT: u32 = 4096;
 ///
 /// # Errors
 /// An unknown engine, or one that can't be installed or does not come up.
-pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+pub fn engines(
+    action: Option<&EngineAction>,
+    format: TableFormat,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Ending> {
     let progress = Progress::new(Show::Auto);
     let status = Shown::on(&progress);
     match action {
-        None | Some(EngineAction::List) => report::print(&engine_table()?)?,
+        None => list(format)?,
+        Some(EngineAction::List { format }) => list(*format)?,
         Some(EngineAction::Install { name }) => {
-            let program = engine::install(&recipe(name)?, &status)?;
+            let program = engine::install(&run::recipe(name, None)?, &status)?;
             let version = program
                 .version
                 .map_or_else(String::new, |version| format!(" {version}"));
@@ -37,33 +43,64 @@ pub fn engines(action: Option<&EngineAction>, interrupt: &Interrupt) -> anyhow::
                 "{name}{version} is installed; use it by --engine {name}\n"
             ))?;
         }
-        Some(EngineAction::Check { name, model }) => {
-            let recipe = recipe(name)?;
-            let model = run::model(model.as_deref(), &progress)?;
-            let program = engine::ensure(&recipe, &status)?;
-            let folder = tempfile_dir()?;
-            let settings = Settings::new(
-                &model.path,
-                &model.name,
-                folder.join(format!("engine-{name}.log")),
-            );
-            let findings = block_on(interrupt, async {
-                let running = engine::start(&recipe, &program, &settings, &status).await?;
+        Some(EngineAction::Check {
+            name,
+            model,
+            command,
+            url,
+            format,
+        }) => {
+            let recipe = run::recipe(name, command.as_deref())?;
+            let started = match recipe.kind {
+                Kind::Attach => None,
+                _ => {
+                    let model = run::model(model.as_deref(), &progress)?;
+                    let log = tempfile_dir()?.join(format!("engine-{name}.log"));
+                    let settings = Settings::new(&model.path, &model.name, log);
+                    Some((engine::ensure(&recipe, &status)?, settings))
+                }
+            };
+            let checked = block_on(interrupt, async {
+                let running = match &started {
+                    Some((program, settings)) => engine::start(&recipe, program, settings, &status).await?,
+                    None => attached(&recipe, url.as_deref(), model.clone()).await?,
+                };
+                status.status(&format!("{name}: asking"));
                 let findings = engine::check(&recipe, &running).await;
                 running.stop().await;
                 Ok(findings?)
             })?;
-            let Some(findings) = findings else {
+            let Some(findings) = checked else {
                 return Ok(Ending::Interrupted);
             };
-            report::print(&check_text(&recipe, &findings))?;
+            report::print(&match format {
+                TableFormat::Table => check_text(&recipe, &findings),
+                TableFormat::Json => format!("{}\n", serde_json::to_string_pretty(&findings)?),
+            })?;
         }
     }
     Ok(Ending::Done)
 }
 
-fn recipe(name: &str) -> anyhow::Result<Recipe> {
-    engine::recipe(name).map_err(|error| Usage(error.into()).into())
+fn list(format: TableFormat) -> anyhow::Result<()> {
+    let all = engine::list()?;
+    report::print(&match format {
+        TableFormat::Table => engine_table(all),
+        TableFormat::Json => format!("{}\n", serde_json::to_string_pretty(&all)?),
+    })?;
+    Ok(())
+}
+
+/// A server that runs already, at `url` or where its engine usually is.
+async fn attached(recipe: &Recipe, url: Option<&str>, model: Option<String>) -> anyhow::Result<Running> {
+    let Some(url) = url.or(recipe.url.as_deref()) else {
+        return Err(Usage(anyhow::anyhow!(
+            "{} is not started: give its address with --url",
+            recipe.name
+        ))
+        .into());
+    };
+    Ok(engine::attach(recipe, url, model, None).await?)
 }
 
 /// A folder for a log that outlives the command, so that it can be read after a failure.
@@ -90,21 +127,35 @@ fn block_on<T>(
     })
 }
 
-fn engine_table() -> anyhow::Result<String> {
+fn engine_table(engines: Vec<Listed>) -> String {
     let mut table = Builder::default();
-    table.push_record(["engine", "kind", "state", "version", "formats", "to use it"]);
-    for row in engine::list()? {
-        let version = row.version.unwrap_or_default();
+    table.push_record([
+        "engine",
+        "kind",
+        "state",
+        "version",
+        "formats",
+        "needs",
+        "found",
+        "to use it",
+    ]);
+    for row in engines {
+        let path = row.path.map(|path| path.display().to_string());
         table.push_record([
             row.name,
             row.kind.to_string(),
             row.state.to_owned(),
-            version,
+            row.version.unwrap_or_default(),
             row.formats.join(", "),
+            row.needs.unwrap_or_default(),
+            path.unwrap_or_default(),
             row.what_to_do,
         ]);
     }
-    Ok(format!("{}\n", table.build().with(Style::psql())))
+    let fitted = Width::wrap(report::terminal_width())
+        .priority(Priority::max(true))
+        .keep_words(true);
+    format!("{}\n", table.build().with(Style::psql()).with(fitted))
 }
 
 /// The stream as it was understood.
@@ -141,6 +192,9 @@ fn check_text(recipe: &Recipe, findings: &Findings) -> String {
     row("comments", findings.comments.to_string());
     row("other fields", findings.extra_fields.join(", "));
     row("text", format!("{:?}", findings.text));
+    for parameter in &findings.parameters {
+        row(parameter.name, parameter.verdict.to_string());
+    }
     format!(
         "{} ({})\n{}\n",
         recipe.name,
@@ -156,7 +210,7 @@ fn check_text(recipe: &Recipe, findings: &Findings) -> String {
 pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let progress = Progress::new(Show::Auto);
     let status = Shown::on(&progress);
-    let recipe = recipe(&serve.engine)?;
+    let recipe = run::recipe(&serve.engine, serve.server.command.as_deref())?;
     let model = run::model(serve.model.as_deref(), &progress)?;
     let program = engine::ensure(&recipe, &status)?;
     let mut settings = Settings::new(
@@ -236,8 +290,8 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
         })?;
     }
     report::print(&match flags.format {
-        CalibrateFormat::Table => report::calibration(&result),
-        CalibrateFormat::Json => format!("{}\n", serde_json::to_string_pretty(&result)?),
+        TableFormat::Table => report::calibration(&result),
+        TableFormat::Json => format!("{}\n", serde_json::to_string_pretty(&result)?),
     })?;
     Ok(match interrupt.is_set() {
         true => Ending::Interrupted,

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let interrupt = Interrupt::install();
     let done = match &cli.command {
         None => run::run(&cli.run, &interrupt),
-        Some(Command::Engines { action }) => commands::engines(action.as_ref(), &interrupt),
+        Some(Command::Engines { action, format }) => commands::engines(action.as_ref(), *format, &interrupt),
         Some(Command::Calibrate(calibrate)) => commands::calibrate(calibrate, &interrupt),
         Some(Command::Serve(serve)) => commands::serve(serve, &interrupt),
         Some(Command::Report { run, format }) => commands::report(run, *format),

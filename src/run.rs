@@ -28,7 +28,7 @@ pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
 
-pub use engines::format;
+pub use engines::{format, recipe};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +133,7 @@ fn open_store(
     run.model = subject.describe();
     run.engines = recipes.iter().map(engines::describe).collect();
     run.notes.extend(subject.note());
+    run.notes.extend(engines::notes(profile, recipes));
     let root = profile
         .report
         .output

@@ -5,17 +5,9 @@ mod support;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
-use support::{House, reference_program, stderr};
-
-/// The smallest model file that is whole: a GGUF of a few words, so that no test needs a download.
-fn tiny_model(house: &House) -> PathBuf {
-    let path = house.dir.path().join("tiny.gguf");
-    std::fs::write(&path, include_bytes!("data/tiny.gguf")).expect("written");
-    path
-}
+use support::{House, nothing_left, reference_program, stderr};
 
 /// A recipe that starts the reference server with more arguments.
 fn recipe(name: &str, more: &[&str]) -> String {
@@ -32,7 +24,7 @@ fn recipe(name: &str, more: &[&str]) -> String {
 
 /// Runs one engine after another on the tiny model.
 fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
-    let model = tiny_model(house);
+    let model = house.tiny_model();
     let args = [
         "--engine",
         engines,
@@ -64,19 +56,6 @@ fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
     let summary =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
     (output.status.code(), summary, stderr(&output))
-}
-
-/// No process with this word in its command line is left.
-fn nothing_left(word: &str) {
-    let found = Command::new("pgrep")
-        .args(["-f", word])
-        .output()
-        .expect("pgrep runs");
-    assert!(
-        found.stdout.is_empty(),
-        "left running: {}",
-        String::from_utf8_lossy(&found.stdout)
-    );
 }
 
 #[test]
@@ -145,7 +124,7 @@ fn a_port_in_use() {
     house.engine("fine", &recipe("fine", &[]));
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
-    let model = tiny_model(&house);
+    let model = house.tiny_model();
     let output = house.run(&[
         "serve",
         "fine",
@@ -169,7 +148,7 @@ fn an_interrupted_run_reports_what_it_measured() {
 
     let house = House::new();
     house.engine("fine", &recipe("fine", &["--seed", "4711003"]));
-    let model = tiny_model(&house);
+    let model = house.tiny_model();
     let args = [
         "--engine",
         "fine",
@@ -236,7 +215,7 @@ fn each_side_runs_on_the_processors_it_was_given() {
 
     let house = House::new();
     house.engine("mine", &recipe("mine", &[]));
-    let model = tiny_model(&house);
+    let model = house.tiny_model();
     let all = affinity::of(0).expect("Linux tells");
     let (first, last) = (all[0].to_string(), all[all.len() - 1].to_string());
     let output = house.run(&[
@@ -265,4 +244,128 @@ fn each_side_runs_on_the_processors_it_was_given() {
         (&first.into(), &last.into()),
         "{effective:#}"
     );
+}
+
+#[test]
+fn an_engine_that_is_not_here_says_what_to_type() {
+    let house = House::new().with_env("PATH", PathBuf::from("/nonexistent"));
+    house.engine("fine", &recipe("fine", &[]));
+    let (code, summary, _) = run(&house, "ollama,fine");
+    assert_eq!(code, Some(1), "{summary:#}");
+    let message = summary["engines"][0]["failure"]["message"].to_string();
+    assert!(
+        message.contains("put `ollama` on PATH") && message.contains("go install"),
+        "{message}"
+    );
+    assert_eq!(summary["steps"][0]["engine"], "fine");
+    let notes = summary["notes"].to_string();
+    assert!(!notes.contains("fine cannot go on"), "{notes}");
+}
+
+#[test]
+fn a_model_in_a_form_that_an_engine_does_not_read_is_refused() {
+    let house = House::new();
+    house.engine(
+        "folders",
+        &recipe("folders", &[]).replace("\"gguf\"", "\"safetensors\""),
+    );
+    let (code, summary, _) = run(&house, "folders");
+    assert_eq!(code, Some(1), "{summary:#}");
+    let message = summary["engines"][0]["failure"]["message"].to_string();
+    assert!(
+        message.contains("folders takes safetensors") && message.contains("is a GGUF file"),
+        "{message}"
+    );
+}
+
+/// A server that must be told of its model while it runs, and reads a file of ours: the stand-in's own program.
+#[test]
+fn a_model_is_made_in_a_server_that_runs() {
+    let house = House::new();
+    let made = house.dir.path().join("made");
+    let program = reference_program().display().to_string();
+    let script = format!(
+        "case $1 in serve) exec '{program}' --port $2 --model-name $3;; make) cat $2 > '{}';; esac",
+        made.display()
+    );
+    let text = format!(
+        "name = 'two'\ntitle = 'two'\nkind = 'spawned'\ndescription = 'x'\n[find]\nprograms = ['/bin/sh']\n[serve]\n\
+         args = ['-c', {script:?}, 'two', 'serve', '{{port}}', '{{model_name}}']\n\
+         prepare = [['-c', {script:?}, 'two', 'make', '{{log}}.file']]\nfiles = {{ '{{log}}.file' = 'FROM {{model}}' }}\n\
+         [ready]\npath = '/health'\n[dialect]\nignore_eos = false\n"
+    );
+    house.engine("two", &text);
+    let (code, summary, stderr) = run(&house, "two");
+    assert_eq!(code, Some(0), "{summary:#} {stderr}");
+    let made = std::fs::read_to_string(made).expect("the preparation ran");
+    assert!(
+        made.starts_with("FROM /") && made.ends_with("tiny.gguf"),
+        "{made}"
+    );
+    assert!(
+        summary["notes"].to_string().contains("two cannot go on past"),
+        "{:#}",
+        summary["notes"]
+    );
+}
+
+#[test]
+fn all_engines_are_listed_for_a_program_too() {
+    let house = House::new();
+    let output = house.run(&["engines", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let all: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let names: Vec<&str> = all
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|row| row["name"].as_str())
+        .collect();
+    for name in [
+        "candle", "llamacpp", "vllm", "sglang", "tgi", "ollama", "lmstudio", "uzu", "command", "attach",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(
+        all.as_array()
+            .expect("a list")
+            .iter()
+            .all(|row| row["what_to_do"] != ""),
+        "{all:#}"
+    );
+}
+
+#[test]
+fn an_engine_at_its_usual_address_is_asked_for_a_model_that_it_lists() {
+    let house = House::new();
+    let server = support::Reference::start(&["--model-name", "its-own"]);
+    let text = format!(
+        "name = 'usual'\ntitle = 'usual'\nkind = 'attach'\ndescription = 'x'\nurl = {:?}\n",
+        server.url
+    );
+    house.engine("usual", &text);
+    let short = [
+        "--engine",
+        "usual",
+        "--num-prompts",
+        "2",
+        "--osl",
+        "3",
+        "--no-calibrate",
+        "--format",
+        "json",
+    ];
+    let output = house.run(&short);
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let message = summary["engines"][0]["failure"]["message"].to_string();
+    assert!(
+        message.contains("name one of these with --model: its-own"),
+        "{message}"
+    );
+    let named = house.run(&[&short[..], &["--model", "its-own"]].concat());
+    assert_eq!(named.status.code(), Some(0), "{}", stderr(&named));
+    let checked = house.run(&["engines", "check", "usual", "--model", "its-own"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(text.contains("max_tokens") && text.contains("honoured"), "{text}");
 }

@@ -12,22 +12,28 @@ struct Shipped {
     files: &'static [(&'static str, &'static str)],
 }
 
+/// The recipe in `servers/NAME`, and the files beside it that an installation needs.
+macro_rules! shipped {
+    ($name:literal $(, $file:literal)*) => {
+        Shipped {
+            name: $name,
+            recipe: include_str!(concat!("../../servers/", $name, "/engine.toml")),
+            files: &[$(($file, include_str!(concat!("../../servers/", $name, "/", $file)))),*],
+        }
+    };
+}
+
 const SHIPPED: &[Shipped] = &[
-    Shipped {
-        name: "candle",
-        recipe: include_str!("../../servers/candle/engine.toml"),
-        files: &[],
-    },
-    Shipped {
-        name: "llamacpp",
-        recipe: include_str!("../../servers/llamacpp/engine.toml"),
-        files: &[("serve.py", include_str!("../../servers/llamacpp/serve.py"))],
-    },
-    Shipped {
-        name: "attach",
-        recipe: include_str!("../../servers/attach/engine.toml"),
-        files: &[],
-    },
+    shipped!("candle"),
+    shipped!("llamacpp", "serve.py"),
+    shipped!("vllm"),
+    shipped!("sglang"),
+    shipped!("tgi"),
+    shipped!("ollama"),
+    shipped!("lmstudio"),
+    shipped!("uzu"),
+    shipped!("command"),
+    shipped!("attach"),
 ];
 
 /// Every engine: shipped recipes first, then those of the checkout's `servers/` and of `servers/` in the user's
@@ -134,12 +140,16 @@ pub fn checkout() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Kind;
+    use crate::engine::{Availability, Kind};
+
+    fn parsed(shipped: &Shipped) -> Recipe {
+        Recipe::parse(shipped.recipe, shipped.name, None).unwrap()
+    }
 
     #[test]
     fn shipped_recipes_are_sound() {
         for shipped in SHIPPED {
-            let recipe = Recipe::parse(shipped.recipe, shipped.name, None).unwrap();
+            let recipe = parsed(shipped);
             assert_eq!(recipe.name, shipped.name);
             let files = recipe.install.iter().flat_map(|install| &install.files);
             for file in files {
@@ -147,6 +157,35 @@ mod tests {
             }
         }
         assert_eq!(recipe("attach").unwrap().kind, Kind::Attach);
+    }
+
+    #[test]
+    fn one_that_is_not_here_says_what_to_type() {
+        for recipe in SHIPPED.iter().map(parsed) {
+            let message = match recipe.availability().unwrap() {
+                Availability::Missing { what_to_do } => what_to_do,
+                Availability::Installable { how } => how,
+                _ => continue,
+            };
+            let here =
+                recipe.platforms.is_empty() || recipe.platforms.iter().any(|p| p == std::env::consts::OS);
+            let wanted = match (recipe.kind, here) {
+                (_, false) => "it runs on",
+                (Kind::Command, true) => "--command",
+                _ => "type `",
+            };
+            assert!(message.contains(wanted), "{}: {message}", recipe.name);
+        }
+    }
+
+    #[test]
+    fn each_knows_what_its_server_cannot_do() {
+        let without: Vec<&str> = SHIPPED
+            .iter()
+            .filter(|shipped| parsed(shipped).dialect.ignore_eos.is_none())
+            .map(|shipped| shipped.name)
+            .collect();
+        assert_eq!(without, ["tgi", "ollama", "lmstudio", "uzu"]);
     }
 
     #[test]

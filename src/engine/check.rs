@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::error::reason;
 use super::probe::Control;
 use super::recipe::{Recipe, fill};
-use super::{EngineError, Running};
+use super::{EngineError, Parameter, Running, honoured};
 
 /// What one streamed answer looked like.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -37,7 +37,19 @@ pub struct Findings {
     pub comments: u32,
     /// Fields beside the usual ones that the server sends in its chunks.
     pub extra_fields: Vec<String>,
+    /// What the server does with the parameters of a request.
+    pub parameters: Vec<Parameter>,
 }
+
+impl Findings {
+    /// Whether the server refused the request.
+    pub(super) fn refused(&self) -> bool {
+        self.status >= 400
+    }
+}
+
+/// Output tokens of a request that asks nothing else.
+pub(super) const TOKENS: u64 = 16;
 
 /// Fields that the reference API has in a chunk.
 const USUAL: [&str; 8] = [
@@ -51,61 +63,108 @@ const USUAL: [&str; 8] = [
     "service_tier",
 ];
 
-/// Sends one streamed chat request of at most 16 tokens and tells what came back.
-///
-/// # Errors
-/// The server can't be reached, or the answer breaks off.
-pub async fn check(recipe: &Recipe, running: &Running) -> Result<Findings, EngineError> {
-    let url = running.base_url();
-    let unreachable = |error: reqwest::Error| EngineError::Unreachable {
-        url: url.into(),
-        reason: reason(&error),
-    };
-    let control = Control::new(url, None).map_err(unreachable)?;
-    let model = fill(
-        &recipe.dialect.model,
-        &[("model_name", running.model_name().to_owned())],
-    );
-    let mut body = json!({
-        "model": model,
-        "messages": [{ "role": "user", "content": "Name three colours." }],
-        "stream": true,
-        "temperature": 0,
-    });
-    body[&recipe.dialect.max_tokens] = json!(16);
-    if recipe.dialect.include_usage {
-        body["stream_options"] = json!({ "include_usage": true });
+/// Whoever asks a server short questions, in the engine's dialect.
+pub(super) struct Asker<'a> {
+    recipe: &'a Recipe,
+    url: &'a str,
+    model: String,
+    control: Control,
+}
+
+impl Asker<'_> {
+    /// The field that bounds the output.
+    pub fn bound(&self) -> &str {
+        &self.recipe.dialect.max_tokens
     }
-    if let Some(field) = &recipe.dialect.ignore_eos {
-        body[field] = json!(true);
+
+    /// The field that makes the server go on past the end token, or the one that most servers have.
+    pub fn ignores_eos_by(&self) -> &str {
+        self.recipe.dialect.ignore_eos.as_deref().unwrap_or("ignore_eos")
     }
-    for (name, value) in &recipe.dialect.extra {
-        body[name] = json!(value);
+
+    /// Sends one streamed, greedy chat request of at most [`TOKENS`] tokens with these fields changed, `null` being
+    /// left out.
+    pub async fn ask(&self, changes: &[(&str, Value)]) -> Result<Findings, EngineError> {
+        let dialect = &self.recipe.dialect;
+        let mut body = json!({
+            "model": self.model,
+            "messages": [{ "role": "user", "content": "Name three colours." }],
+            "stream": true,
+            "temperature": 0,
+        });
+        body[&dialect.max_tokens] = json!(TOKENS);
+        if dialect.include_usage {
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+        if let Some(field) = &dialect.ignore_eos {
+            body[field] = json!(true);
+        }
+        for (name, value) in &dialect.extra {
+            body[name] = json!(value);
+        }
+        for (name, value) in changes {
+            body[*name] = value.clone();
+        }
+        if let Some(fields) = body.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        self.send(&body)
+            .await
+            .map_err(|error| unreachable(self.url, &error))
     }
-    let response = control
-        .post("/v1/chat/completions", &body)
-        .await
-        .map_err(unreachable)?;
-    let status = response.status().as_u16();
-    let header = response
-        .headers()
-        .get("content-type")
-        .and_then(|value| value.to_str().ok());
-    let content_type = header.unwrap_or_default().to_owned();
-    let text = response.text().await.map_err(unreachable)?;
-    if status >= 400 {
-        return Ok(Findings {
+
+    async fn send(&self, body: &Value) -> reqwest::Result<Findings> {
+        let response = self.control.post("/v1/chat/completions", body).await?;
+        let status = response.status().as_u16();
+        let header = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok());
+        let content_type = header.unwrap_or_default().to_owned();
+        let text = response.text().await?;
+        let understood = match status {
+            400.. => Findings {
+                text: text.chars().take(300).collect(),
+                ..Findings::default()
+            },
+            _ => understand(&text),
+        };
+        Ok(Findings {
             status,
             content_type,
-            text: text.chars().take(300).collect(),
-            ..Findings::default()
-        });
+            ..understood
+        })
     }
-    Ok(Findings {
-        status,
-        content_type,
-        ..understand(&text)
-    })
+}
+
+fn unreachable(url: &str, error: &reqwest::Error) -> EngineError {
+    EngineError::Unreachable {
+        url: url.into(),
+        reason: reason(error),
+    }
+}
+
+/// Sends a streamed chat request of at most 16 tokens and tells what came back; then a few more of the kind,
+/// which show what the server does with their parameters.
+///
+/// # Errors
+/// The server can't be reached, or an answer breaks off.
+pub async fn check(recipe: &Recipe, running: &Running) -> Result<Findings, EngineError> {
+    let url = running.base_url();
+    let asker = Asker {
+        recipe,
+        url,
+        model: fill(
+            &recipe.dialect.model,
+            &[("model_name", running.model_name().to_owned())],
+        ),
+        control: Control::new(url, None).map_err(|error| unreachable(url, &error))?,
+    };
+    let mut first = asker.ask(&[]).await?;
+    if !first.refused() {
+        first.parameters = honoured::parameters(&asker, &first).await?;
+    }
+    Ok(first)
 }
 
 /// Reads a whole stream.

@@ -49,6 +49,36 @@ pub enum EngineError {
         /// What the recipe lacks.
         key: &'static str,
     },
+    /// A command line of the user's that starts no server.
+    #[error("--command: {message}")]
+    CommandLine {
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+    /// A model in a form that this engine does not read.
+    #[error("{engine} takes {takes}, and {} is {form}: name another model with --model", .model.display())]
+    Format {
+        /// The engine.
+        engine: String,
+        /// The forms that it takes.
+        takes: String,
+        /// The model.
+        model: PathBuf,
+        /// Its form.
+        form: &'static str,
+    },
+    /// A server at its usual address that lists other models.
+    #[error("{engine} at {url} has no model `{model}`; name one of these with --model: {listed}")]
+    NoSuchModel {
+        /// The engine.
+        engine: String,
+        /// The address.
+        url: String,
+        /// The name asked for.
+        model: String,
+        /// The names it lists.
+        listed: String,
+    },
     /// The port asked for is taken.
     #[error("port {port} is in use; leave --port out to let {engine} have a free one")]
     PortInUse {

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::build::watched;
-use super::locate::search_path;
+use super::locate::{ensure, search_path};
 use super::recipe::{Install, Recipe, fill};
 use super::{EngineError, Program, Progress, catalogue};
 
@@ -22,8 +22,8 @@ struct Stamp {
     version: String,
 }
 
-/// The folder of an engine's environment: below `$LOADTEST_HOME`, else the user's data folder.
-fn folder(recipe: &Recipe) -> Result<PathBuf, EngineError> {
+/// The folder of ours for an engine, where its environment is too: below `$LOADTEST_HOME`, else the user's data folder.
+pub(super) fn folder(recipe: &Recipe) -> Result<PathBuf, EngineError> {
     let home = std::env::var_os("LOADTEST_HOME").map(PathBuf::from);
     let base = home
         .or_else(|| Some(dirs::data_dir()?.join("loadtest")))
@@ -59,17 +59,14 @@ pub(super) fn installed(recipe: &Recipe, how: &Install) -> Result<Option<Program
     }))
 }
 
-/// Installs the engine into an environment of its own. What an interrupted installation left is done again.
+/// Installs the engine into an environment of its own. What an interrupted installation left is done again. An engine
+/// that is had in another way is [had](ensure) so.
 ///
 /// # Errors
-/// An engine that is not installed this way, no Python, or the end of what pip said.
+/// What to type for an engine that only the user can get, no Python, or the end of what pip said.
 pub fn install(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, EngineError> {
     let Some(how) = &recipe.install else {
-        return Err(EngineError::Unsupported {
-            engine: recipe.name.clone(),
-            what: "to install itself",
-            key: "[install]",
-        });
+        return ensure(recipe, progress);
     };
     let dir = folder(recipe)?;
     let parent = dir.parent().unwrap_or(&dir);

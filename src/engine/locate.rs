@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::error::reason;
 use super::recipe::{Find, Kind, Recipe};
 use super::{EngineError, Progress, build, catalogue, install};
@@ -65,6 +67,11 @@ impl Recipe {
         if self.kind == Kind::Attach {
             return Ok(Availability::Attach);
         }
+        if !self.runs_here() {
+            return Ok(Availability::Missing {
+                what_to_do: format!("it runs on {} only", self.platforms.join(" and ")),
+            });
+        }
         if let Some(program) = self.found()? {
             return Ok(Availability::Ready(program));
         }
@@ -86,6 +93,11 @@ impl Recipe {
         Ok(Availability::Missing {
             what_to_do: self.what_to_do(),
         })
+    }
+
+    fn runs_here(&self) -> bool {
+        let here = |platform: &String| platform == std::env::consts::OS;
+        self.platforms.is_empty() || self.platforms.iter().any(here)
     }
 
     /// The program as the user has it, or as it was built or shipped.
@@ -111,12 +123,19 @@ impl Recipe {
 
     fn what_to_do(&self) -> String {
         let Some(find) = &self.find else {
-            return "it is built in a source checkout of loadtest, and this is none".into();
+            return match self.kind {
+                Kind::Command => "give the line that starts it: --command 'my-server --port {port}'".into(),
+                _ => "it is built in a source checkout of loadtest, and this is none".into(),
+            };
         };
-        let programs = find.programs.join("` or `");
-        match &find.env {
-            Some(env) => format!("put `{programs}` on PATH, or name the program in {env}"),
-            None => format!("put `{programs}` on PATH"),
+        let path =
+            (!find.programs.is_empty()).then(|| format!("put `{}` on PATH", find.programs.join("` or `")));
+        let env = find.env.as_ref().map(|env| format!("name the program in {env}"));
+        let ways: Vec<String> = [path, env].into_iter().flatten().collect();
+        let ways = ways.join(", or ");
+        match &find.get {
+            Some(get) => format!("{get}; then {ways}"),
+            None => ways,
         }
     }
 }
@@ -144,7 +163,7 @@ pub fn ensure(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, Engin
         Availability::Buildable { .. } => "LOADTEST_NO_BUILD is set and it was not built before".into(),
         Availability::Installable { how } => how,
         Availability::Missing { what_to_do } => what_to_do,
-        Availability::Attach => "it is not started; give the address of a running server with --url".into(),
+        Availability::Attach => "it is not started by loadtest; give its address with --url".into(),
     };
     Err(EngineError::Missing {
         engine: recipe.name.clone(),
@@ -153,13 +172,13 @@ pub fn ensure(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, Engin
 }
 
 /// A row of `loadtest engines`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Listed {
     /// The engine's name.
     pub name: String,
     /// Embedded, spawned, bridge or attach.
     pub kind: Kind,
-    /// In a word: `ready`, `builds itself`, `not installed`, `missing`, `--url`.
+    /// In a word: `ready`, `builds itself`, `not installed`, `missing`, `--command`, `--url`.
     pub state: &'static str,
     /// Version, where it is known.
     pub version: Option<String>,
@@ -167,8 +186,12 @@ pub struct Listed {
     pub path: Option<PathBuf>,
     /// Model formats that it takes.
     pub formats: Vec<String>,
+    /// What the machine must have.
+    pub needs: Option<String>,
     /// What to type or do to use it.
     pub what_to_do: String,
+    /// One line about it.
+    pub description: String,
 }
 
 /// All engines, as `loadtest engines` shows them.
@@ -186,8 +209,22 @@ pub fn list() -> Result<Vec<Listed>, EngineError> {
                 format!("{use_it} ({takes} the first time)"),
             ),
             Ok(Availability::Installable { how }) => ("not installed", None, how),
-            Ok(Availability::Missing { what_to_do }) => ("missing", None, what_to_do),
-            Ok(Availability::Attach) => ("--url", None, "--url http://HOST:PORT --model NAME".into()),
+            Ok(Availability::Missing { what_to_do }) => match recipe.kind {
+                Kind::Command => (
+                    "--command",
+                    None,
+                    format!("{use_it} --command 'my-server --port {{port}}'"),
+                ),
+                _ => ("missing", None, what_to_do),
+            },
+            Ok(Availability::Attach) => match &recipe.url {
+                Some(url) => (
+                    "--url",
+                    None,
+                    format!("start it at {url}, then {use_it} --model NAME"),
+                ),
+                None => ("--url", None, "--url http://HOST:PORT --model NAME".into()),
+            },
             Err(error) => ("missing", None, reason(&error)),
         };
         let path = program
@@ -202,7 +239,9 @@ pub fn list() -> Result<Vec<Listed>, EngineError> {
             version,
             path,
             formats: recipe.formats,
+            needs: recipe.needs,
             what_to_do,
+            description: recipe.description,
         }
     };
     Ok(catalogue::recipes()?.into_iter().map(row).collect())
@@ -232,13 +271,23 @@ fn on_path(recipe: &Recipe, find: &Find) -> Result<Option<Program>, EngineError>
         .map(Program::at))
 }
 
+/// The executable that a word of a command line means: at a path, or on `PATH`.
+pub(super) fn program(word: &str) -> Option<PathBuf> {
+    if !word.contains('/') {
+        return search_path(word);
+    }
+    let path = std::path::absolute(word).ok()?;
+    executable(&path).then_some(path)
+}
+
+fn executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
 /// The first executable called `name` on `PATH`.
 pub(super) fn search_path(name: &str) -> Option<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
-    let executable = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    };
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))

@@ -6,19 +6,24 @@
 mod build;
 mod catalogue;
 mod check;
+mod command;
 mod error;
 pub mod guard;
+mod honoured;
 mod install;
 mod locate;
 mod log;
+mod prepare;
 mod probe;
 mod process;
 mod recipe;
 mod server;
+mod settings;
 
 pub use catalogue::{checkout, recipe, recipes};
 pub use check::{Findings, check};
 pub use error::EngineError;
+pub use honoured::{Parameter, Verdict};
 pub use install::install;
 pub use locate::{Availability, Listed, Program, ensure, list};
 pub use process::{Exit, this_program};
@@ -26,7 +31,8 @@ pub use recipe::{
     Build, Dialect, Find, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready, Recipe, RecipeError,
     Serve,
 };
-pub use server::{Effective, Running, Settings, attach, start};
+pub use server::{Running, attach, start};
+pub use settings::{Effective, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.
 pub trait Progress: Sync {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::error::reason;
-use super::recipe::{Probe, ReadBack, Recipe, fill};
-use super::server::Effective;
+use super::recipe::{Probe, ReadBack, Ready, Recipe, fill};
+use super::settings::Effective;
 
 /// How long a server may take for a page that needs no model.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -14,10 +15,18 @@ const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one token may take, on a slow machine with a large model.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(120);
 
+/// Whether the server is up.
+pub(super) enum Page {
+    /// Its page says so, or it has none.
+    Up,
+    /// Not yet; why.
+    NotYet(String),
+}
+
 /// What a readiness probe came to.
 pub(super) enum Answer {
-    /// The model answered with a token.
-    Ready,
+    /// The model of this name answered with a token.
+    Ready(String),
     /// Not yet; why.
     NotYet(String),
     /// The server is up and refuses: status and the start of its body.
@@ -38,6 +47,8 @@ impl Control {
         // A proxy of the environment must not stand between us and a server on this machine.
         let client = reqwest::Client::builder()
             .no_proxy()
+            // A server may close an idle connection while a request is on its way; a fresh one asks in any case.
+            .pool_max_idle_per_host(0)
             .connect_timeout(PAGE_PATIENCE)
             .build()?;
         Ok(Control {
@@ -73,16 +84,58 @@ impl Control {
             .await
     }
 
-    /// Whether the model answers by now.
-    pub async fn answers(&self, recipe: &Recipe, model_name: &str) -> Answer {
-        if let Some(path) = &recipe.ready.path {
+    /// Whether the server's own page says that it is up.
+    pub async fn up(&self, ready: &Ready) -> Page {
+        for path in [&ready.path, &ready.else_path].into_iter().flatten() {
             match self.get(path).await {
-                Ok(response) if response.status().is_success() => {}
-                Ok(response) => return Answer::NotYet(format!("{path} says {}", response.status())),
-                Err(error) => return Answer::NotYet(reason(&error)),
+                Ok(response) if response.status().is_success() => return Page::Up,
+                Ok(response) if response.status() == StatusCode::NOT_FOUND && ready.else_path.is_some() => {}
+                Ok(response) => return Page::NotYet(format!("{path} says {}", response.status())),
+                Err(error) => return Page::NotYet(reason(&error)),
             }
         }
-        let (path, body) = one_token(recipe, model_name);
+        Page::Up
+    }
+
+    /// What the server calls the model that it was started with as `wanted`.
+    async fn name(&self, wanted: &str) -> String {
+        let listed = self.models().await.unwrap_or_default();
+        match listed.iter().any(|name| name == wanted) {
+            true => wanted.to_owned(),
+            false => listed.into_iter().next().unwrap_or_else(|| wanted.to_owned()),
+        }
+    }
+
+    /// Whether the model answers by now.
+    pub async fn answers(&self, recipe: &Recipe, model_name: &str) -> Answer {
+        let name = match recipe.dialect.listed_name {
+            true => self.name(model_name).await,
+            false => model_name.to_owned(),
+        };
+        let endpoints: &[Endpoint] = match recipe.ready.probe {
+            Probe::Completions => &[Endpoint::Completions],
+            Probe::Chat => &[Endpoint::Chat],
+            Probe::Either => &[Endpoint::Completions, Endpoint::Chat],
+        };
+        let mut answer = Answer::NotYet(String::new());
+        for endpoint in endpoints {
+            answer = self.token(recipe, &name, *endpoint).await;
+            if !matches!(answer, Answer::Refused(..)) {
+                break;
+            }
+        }
+        match answer {
+            // Without a page that tells readiness, a refusal too may mean that it is early.
+            Answer::Refused(status, body) if recipe.ready.path.is_none() => {
+                Answer::NotYet(format!("it says {status}: {body}"))
+            }
+            other => other,
+        }
+    }
+
+    /// Asks one endpoint for one token.
+    async fn token(&self, recipe: &Recipe, name: &str, endpoint: Endpoint) -> Answer {
+        let (path, body) = one_token(recipe, name, endpoint);
         let response = match self.post(path, &body).await {
             Ok(response) => response,
             Err(error) => return Answer::NotYet(reason(&error)),
@@ -93,10 +146,9 @@ impl Control {
             serde_json::from_str::<Value>(&text).is_ok_and(|answer| answer.pointer("/choices/0").is_some());
         let short: String = text.chars().take(300).collect();
         match status.as_u16() {
-            200..300 if tokens => Answer::Ready,
-            // Busy, too early, or too many: worth another try. Without a page that tells readiness, a refusal too.
+            200..300 if tokens => Answer::Ready(name.to_owned()),
+            // Busy, too early, or too many: worth another try.
             408 | 425 | 429 | 500.. => Answer::NotYet(format!("{path} says {status}: {short}")),
-            _ if recipe.ready.path.is_none() => Answer::NotYet(format!("{path} says {status}: {short}")),
             code => Answer::Refused(code, short),
         }
     }
@@ -143,17 +195,24 @@ fn read(page: &Value, how: &ReadBack) -> Effective {
     }
 }
 
+/// Where a token can be asked for.
+#[derive(Debug, Clone, Copy)]
+enum Endpoint {
+    Completions,
+    Chat,
+}
+
 /// A request for a single token.
-fn one_token(recipe: &Recipe, model_name: &str) -> (&'static str, Value) {
+fn one_token(recipe: &Recipe, model_name: &str, endpoint: Endpoint) -> (&'static str, Value) {
     let model = fill(&recipe.dialect.model, &[("model_name", model_name.to_owned())]);
     let mut body = json!({ "model": model });
     body[&recipe.dialect.max_tokens] = json!(1);
-    match recipe.ready.probe {
-        Probe::Completions => {
+    match endpoint {
+        Endpoint::Completions => {
             body["prompt"] = json!("Hello");
             ("/v1/completions", body)
         }
-        Probe::Chat => {
+        Endpoint::Chat => {
             body["messages"] = json!([{ "role": "user", "content": "Hello" }]);
             ("/v1/chat/completions", body)
         }

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use parse::RecipeError;
 pub use placeholder::PLACEHOLDERS;
 
 pub(super) use parse::nearest;
-pub(super) use placeholder::fill;
+pub(super) use placeholder::{fill, placeholders, unknown};
 
 /// How an engine comes to be a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum Kind {
     Spawned,
     /// Its own protocol, translated to OpenAI's by a server of ours.
     Bridge,
+    /// A command line of the user's.
+    Command,
     /// It runs already; only its address is known.
     Attach,
 }
@@ -35,6 +37,7 @@ impl std::fmt::Display for Kind {
             Kind::Embedded => "embedded",
             Kind::Spawned => "spawned",
             Kind::Bridge => "bridge",
+            Kind::Command => "command",
             Kind::Attach => "attach",
         })
     }
@@ -52,6 +55,8 @@ pub struct Find {
     /// Arguments that make the program print its version.
     #[serde(default)]
     pub version_args: Vec<String>,
+    /// What to type to get the program, for people.
+    pub get: Option<String>,
 }
 
 /// How the engine's server is built with cargo in a source checkout.
@@ -97,6 +102,11 @@ pub struct Serve {
     pub weights_args: Vec<String>,
     /// Environment, with placeholders.
     pub env: BTreeMap<String, String>,
+    /// Files written before the start: path and text, both with placeholders.
+    pub files: BTreeMap<String, String>,
+    /// Arguments of runs of the same program, in the same environment, after the server is up and before its model is
+    /// asked: an engine that must be told of a model while it runs.
+    pub prepare: Vec<Vec<String>>,
 }
 
 /// The endpoint that a readiness probe asks for one token.
@@ -108,6 +118,8 @@ pub enum Probe {
     Completions,
     /// `/v1/chat/completions`.
     Chat,
+    /// The first of the two that does not refuse.
+    Either,
 }
 
 /// How readiness is known: the path answers 200 (where there is one), then the model answers with a token.
@@ -116,6 +128,8 @@ pub enum Probe {
 pub struct Ready {
     /// A path that answers 200 once the server is up, asked before the model is.
     pub path: Option<String>,
+    /// A path that is asked instead by a server that has no such `path` (404).
+    pub else_path: Option<String>,
     /// Where the one token is asked for.
     pub probe: Probe,
     /// Seconds until the server is given up.
@@ -128,6 +142,7 @@ impl Default for Ready {
     fn default() -> Self {
         Ready {
             path: None,
+            else_path: None,
             probe: Probe::default(),
             timeout_s: 600,
             stop_grace_s: 5,
@@ -153,9 +168,13 @@ impl Ready {
 pub struct Dialect {
     /// What to send as `model`; `{model_name}` is the name the engine was started with.
     pub model: String,
+    /// The server names its model itself: where `/v1/models` does not list the name that it was started with, the
+    /// first name that it lists is the model's.
+    pub listed_name: bool,
     /// The field that bounds the output: `max_tokens` or `max_completion_tokens`.
     pub max_tokens: String,
-    /// The field that makes the server go on past the end-of-sequence token; none: it cannot.
+    /// The field that makes the server go on past the end-of-sequence token; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
     pub ignore_eos: Option<String>,
     /// Whether `stream_options: {include_usage: true}` is understood.
     pub include_usage: bool,
@@ -165,10 +184,22 @@ pub struct Dialect {
     pub extra: BTreeMap<String, toml::Value>,
 }
 
+/// The name of a field, or `false` where there is none.
+fn field_or_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(name) if !name.is_empty() => Ok(Some(name)),
+        toml::Value::Boolean(false) => Ok(None),
+        _ => Err(serde::de::Error::custom(
+            "the name of a field, or false where the server has none",
+        )),
+    }
+}
+
 impl Default for Dialect {
     fn default() -> Self {
         Dialect {
             model: "{model_name}".into(),
+            listed_name: false,
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
             include_usage: true,
@@ -227,6 +258,13 @@ pub struct Recipe {
     /// Model formats that it takes: `gguf`, `safetensors`.
     #[serde(default)]
     pub formats: Vec<String>,
+    /// Systems that it runs on, as Rust calls them (`linux`, `macos`); empty: any.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// What the machine must have, for people.
+    pub needs: Option<String>,
+    /// The address of an engine of kind `attach`, unless the user gives another.
+    pub url: Option<String>,
     /// Where a program of the user's may be.
     pub find: Option<Find>,
     /// How it is built.

@@ -1,19 +1,16 @@
 //! A server's life: started on a free port, ready when its model answers, stopped with everything it started.
 
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::error::reason;
-use super::log;
-use super::probe::{Answer, Control};
-use super::process::{Exit, Launch, Process, this_program};
-use super::recipe::{Recipe, fill};
-use super::{EngineError, Program, Progress};
+use super::prepare::{Commands, Preparation};
+use super::probe::{Answer, Control, Page};
+use super::process::{Exit, Launch, Process};
+use super::recipe::Recipe;
+use super::settings::{Effective, Settings};
+use super::{EngineError, Program, Progress, log};
 use crate::telemetry::Root;
 
 /// Time between two looks at whether the model answers.
@@ -27,95 +24,6 @@ const PORT_TRIES: u32 = 3;
 
 /// Lines of the log in an error.
 const LOG_LINES: usize = 50;
-
-/// What a server is told at its start.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The model: a file or a folder.
-    pub model: PathBuf,
-    /// What requests call it.
-    pub model_name: String,
-    /// Sequences served at once.
-    pub parallel: u32,
-    /// Tokens of context for each of them.
-    pub context: u32,
-    /// Threads that compute.
-    pub threads: u32,
-    /// The processors that its processes may run on; none: any.
-    pub cpus: Option<Vec<usize>>,
-    /// The form to keep the weights in; none: the engine chooses.
-    pub weights: Option<String>,
-    /// Arguments of the user's, added at the end.
-    pub extra_args: Vec<String>,
-    /// The port; none: a free one.
-    pub port: Option<u16>,
-    /// Where the server's output goes.
-    pub log: PathBuf,
-    /// How long it may take to load; none: what the recipe says.
-    pub ready_timeout: Option<Duration>,
-    /// The program that runs [`guard::main`](super::guard::main) for its hidden subcommand: [`this_program`].
-    pub guard: PathBuf,
-}
-
-impl Settings {
-    /// One sequence of 4096 tokens on one thread; change what should be otherwise.
-    pub fn new(
-        model: impl Into<PathBuf>,
-        model_name: impl Into<String>,
-        log: impl Into<PathBuf>,
-    ) -> Settings {
-        Settings {
-            model: model.into(),
-            model_name: model_name.into(),
-            parallel: 1,
-            context: 4096,
-            threads: 1,
-            cpus: None,
-            weights: None,
-            extra_args: Vec::new(),
-            port: None,
-            log: log.into(),
-            ready_timeout: None,
-            guard: this_program(),
-        }
-    }
-
-    /// What stands for the placeholders of a recipe.
-    fn values(&self, port: u16) -> Vec<(&'static str, String)> {
-        vec![
-            ("model", self.model.display().to_string()),
-            ("model_name", self.model_name.clone()),
-            ("host", Ipv4Addr::LOCALHOST.to_string()),
-            ("port", port.to_string()),
-            ("parallel", self.parallel.to_string()),
-            ("context", self.context.to_string()),
-            (
-                "context_total",
-                (u64::from(self.context) * u64::from(self.parallel)).to_string(),
-            ),
-            ("threads", self.threads.to_string()),
-            ("weights", self.weights.clone().unwrap_or_default()),
-            ("log", self.log.display().to_string()),
-        ]
-    }
-}
-
-/// The settings that a server says it uses. What it does not tell is `None`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Effective {
-    /// Sequences served at once.
-    pub parallel: Option<u32>,
-    /// Tokens of context for each of them.
-    pub context: Option<u32>,
-    /// Threads that compute.
-    pub threads: Option<u32>,
-    /// The version of what computes.
-    pub version: Option<String>,
-    /// The form of the weights in memory.
-    pub weights: Option<String>,
-    /// Bytes of the weights in memory.
-    pub weights_bytes: Option<u64>,
-}
 
 /// A server whose model answers. Dropping it ends the server, if we started it, without waiting for that.
 pub struct Running {
@@ -207,7 +115,8 @@ pub async fn start(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Running, EngineError> {
-    if settings.weights.is_some() && recipe.serve.weights_args.is_empty() {
+    let takes_weights = recipe.serve.args.iter().any(|word| word.contains("{weights}"));
+    if settings.weights.is_some() && recipe.serve.weights_args.is_empty() && !takes_weights {
         let (what, key) = ("the form of its weights", "serve.weights_args");
         return Err(EngineError::Unsupported {
             engine: recipe.name.clone(),
@@ -215,6 +124,7 @@ pub async fn start(
             key,
         });
     }
+    settings.readable_by(recipe)?;
     let mut tries = 0;
     loop {
         tries += 1;
@@ -257,29 +167,10 @@ async fn start_on(
     port: u16,
     progress: &dyn Progress,
 ) -> Result<Running, EngineError> {
-    let values = settings.values(port);
-    let weights = recipe
-        .serve
-        .weights_args
-        .iter()
-        .filter(|_| settings.weights.is_some());
-    let args = recipe
-        .serve
-        .args
-        .iter()
-        .chain(weights)
-        .map(|word| fill(word, &values));
-    let args = args
-        .chain(settings.extra_args.iter().cloned())
-        .map(OsString::from);
+    let commands = Commands::new(recipe, program, settings, port)?;
     let launch = Launch {
-        argv: program.argv.iter().cloned().chain(args).collect(),
-        env: recipe
-            .serve
-            .env
-            .iter()
-            .map(|(name, value)| (name.clone(), fill(value, &values)))
-            .collect(),
+        argv: commands.serve,
+        env: commands.env.clone(),
         log: &settings.log,
         cpus: settings.cpus.clone(),
         grace: recipe.ready.stop_grace(),
@@ -294,10 +185,26 @@ async fn start_on(
         Process::start(launch).map_err(EngineError::io(format!("cannot start {} ({name})", recipe.name)))?;
     let base_url = format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
     let control = control(&base_url, None)?;
-    if let Err(error) = ready(recipe, settings, &process, &control, &base_url, progress).await {
-        process.stop().await;
-        return Err(error);
-    }
+    let told = commands.prepare.into_iter().map(|argv| Preparation {
+        argv,
+        env: &commands.env,
+    });
+    let up = ready(
+        recipe,
+        settings,
+        &process,
+        (&control, &base_url),
+        told.collect(),
+        progress,
+    )
+    .await;
+    let model_name = match up {
+        Ok(name) => name,
+        Err(error) => {
+            process.stop().await;
+            return Err(error);
+        }
+    };
     let load = started.elapsed();
     let effective = match &recipe.effective {
         Some(how) => control.effective(how).await,
@@ -306,7 +213,7 @@ async fn start_on(
     Ok(Running {
         engine: recipe.name.clone(),
         base_url,
-        model_name: settings.model_name.clone(),
+        model_name,
         version: program.version.clone(),
         load: Some(load),
         effective,
@@ -314,23 +221,30 @@ async fn start_on(
     })
 }
 
-/// Waits until the model answers, the process ends, or the time is up.
+/// Waits until the model answers, the process ends, or the time is up. Returns what requests call the model.
 async fn ready(
     recipe: &Recipe,
     settings: &Settings,
     process: &Process,
-    control: &Control,
-    url: &str,
+    (control, url): (&Control, &str),
+    preparations: Vec<Preparation<'_>>,
     progress: &dyn Progress,
-) -> Result<(), EngineError> {
+) -> Result<String, EngineError> {
     let engine = || recipe.name.clone();
     let after = settings.ready_timeout.unwrap_or(recipe.ready.timeout());
     let started = Instant::now();
     let last = Mutex::new(String::from("it was not asked yet"));
     let asking = async {
+        while let Page::NotYet(why) = control.up(&recipe.ready).await {
+            drop(set(&last, why));
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        for preparation in preparations {
+            preparation.run(&recipe.name).await?;
+        }
         loop {
             match control.answers(recipe, &settings.model_name).await {
-                Answer::Ready => return Ok(()),
+                Answer::Ready(name) => return Ok(name),
                 Answer::Refused(status, body) => {
                     return Err(EngineError::Refused {
                         engine: engine(),
@@ -402,6 +316,15 @@ pub async fn attach(
     let control = control(&base_url, api_key)?;
     let listed = control.models().await;
     let model_name = match (model_name, listed) {
+        // At its usual address an engine answers to the names that it lists; elsewhere a server need not list any.
+        (Some(model), Ok(names)) if recipe.url.is_some() && !names.is_empty() && !names.contains(&model) => {
+            return Err(EngineError::NoSuchModel {
+                engine: recipe.name.clone(),
+                url: base_url,
+                model,
+                listed: names.join(", "),
+            });
+        }
         // A server need not list its models, but something must answer.
         (Some(_), Err(error)) if error.is_connect() || error.is_timeout() || error.is_builder() => {
             return Err(unreachable(reason(&error)));

@@ -287,6 +287,9 @@ mod tests {
             "--url http://h:1 --engine candle",
             "--url h:1",
             "--url http://h:1 --threads 2",
+            "--url http://h:1 --command serve",
+            "--engine command",
+            "--engine candle --command serve",
             "--engine candle,candle",
             "--isl 9000 --context 8192",
             "--isl 4000000000,4000000000",
@@ -356,6 +359,7 @@ mod tests {
                 "--url http://127.0.0.1:8000 --shared-prefix 4 --goodput ttft:500",
             ),
             ("s1", "--threads 2 --weights q8"),
+            ("s2", "--command serve"),
         ] {
             insta::assert_snapshot!(format!("plan_{name}"), load(name, line).unwrap().plan_text());
         }

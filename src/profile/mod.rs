@@ -208,6 +208,8 @@ pub struct Requests {
 /// How engines are started.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Server {
+    /// The line that starts the engine `command`.
+    pub command: Option<String>,
     /// Threads to compute with; the engine's default when absent.
     pub threads: Option<u32>,
     /// Processors that the server's processes may run on; the default when absent.

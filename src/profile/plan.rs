@@ -116,6 +116,9 @@ impl Profile {
         if !server.args.is_empty() {
             let _ = write!(line, ", {}", server.args.join(" "));
         }
+        if let Some(command) = &server.command {
+            let _ = write!(line, ", by `{command}`");
+        }
         line
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::Conflict;
+use super::settings::COMMAND;
 use super::{
     Extent, Length, Profile, Report, RequestSettings, Requests, Server, Settings, Source, Timeouts, Users,
     Warmup,
@@ -104,6 +105,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         calibrate: measure.calibrate.unwrap_or(true),
         slo,
         server: Server {
+            command: server.command,
             threads: server.threads,
             server_cpus: server.server_cpus,
             parallel: server.parallel.unwrap_or(most_users),
@@ -124,7 +126,21 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
 /// What is tested: engines with a model, or a server that runs already.
 fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict> {
     let Some(url) = &settings.url else {
-        let engines = settings.engines.clone().unwrap_or_else(|| vec!["candle".into()]);
+        let line = &settings.server.command;
+        let default = if line.is_some() { COMMAND } else { "candle" };
+        let engines = settings.engines.clone().unwrap_or_else(|| vec![default.into()]);
+        match (engines.iter().any(|name| name == COMMAND), line) {
+            (true, None) => {
+                let message = "`command` needs the line that starts it: --command 'my-server --port {port}'";
+                return Err(conflict("", "engines", message.into()));
+            }
+            (false, Some(_)) => {
+                let message =
+                    "this line starts the engine `command`: name that one too, as in --engine candle,command";
+                return Err(conflict("server", "command", message.into()));
+            }
+            _ => {}
+        }
         if let Some(twice) = engines
             .iter()
             .enumerate()
@@ -158,6 +174,7 @@ fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict
     }
     let server = &settings.server;
     let started = [
+        ("command", server.command.is_some()),
         ("threads", server.threads.is_some()),
         ("server_cpus", server.server_cpus.is_some()),
         ("parallel", server.parallel.is_some()),

@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use super::{Cpus, Endpoint, Format, Header, Length, Slo, Users, duration, length};
 
+/// The engine that a command line of the user's starts.
+pub(super) const COMMAND: &str = "command";
+
 /// Declares how the settings of one group override those of another, field by field; the compiler checks that no
 /// field is left out.
 macro_rules! overrides {
@@ -67,7 +70,7 @@ pub struct Settings {
 
 impl Settings {
     /// These settings where they are given, else those of `base`. Some settings stand for one choice and override
-    /// each other: engines and a URL; a new number of users and an old step; a new duration or number of requests
+    /// each other: engines, a URL and a command line; a new number of users and an old step; a new duration or number of requests
     /// and the old end of a step; a dataset and the old length of synthetic prompts.
     pub fn over(self, mut base: Self) -> Self {
         if self.url.is_some() && self.engines.is_none() {
@@ -75,6 +78,16 @@ impl Settings {
             base.model = None;
         } else if self.engines.is_some() && self.url.is_none() {
             base.url = None;
+        } else if self.server.command.is_some() {
+            base.engines = None;
+            base.url = None;
+        }
+        if self.engines.is_some() && self.server.command.is_none() {
+            let wanted = |engines: &Vec<String>| engines.iter().any(|name| name == COMMAND);
+            base.server.command = base
+                .server
+                .command
+                .filter(|_| self.engines.as_ref().is_some_and(wanted));
         }
         if self.load.users.as_ref().is_some_and(|users| !users.is_range()) {
             base.load.step = None;
@@ -233,6 +246,9 @@ fn negated(text: &str) -> Result<bool, std::str::ParseBoolError> {
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Server")]
 pub struct ServerSettings {
+    /// The line that starts the engine `command`, e.g. 'my-server --port {port} --model {model}'
+    #[arg(long, value_name = "LINE")]
+    pub command: Option<String>,
     /// Threads that the engine computes with
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
@@ -252,7 +268,7 @@ pub struct ServerSettings {
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Option<Vec<String>>,
 }
-overrides!(ServerSettings: threads, server_cpus, parallel, context, weights, server_arg);
+overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, server_arg);
 
 /// `[report]`: what is shown and kept.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]

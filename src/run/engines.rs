@@ -20,8 +20,34 @@ pub fn recipes(profile: &Profile) -> anyhow::Result<Vec<Recipe>> {
         Some(_) => vec!["attach".to_owned()],
         None => profile.engines.clone(),
     };
-    let recipe = |name: &String| engine::recipe(name).map_err(|error| Usage(error.into()).into());
-    names.iter().map(recipe).collect()
+    let line = profile.server.command.as_deref();
+    names.iter().map(|name| recipe(name, line)).collect()
+}
+
+/// The recipe of an engine; `line` is what starts the engine `command`.
+///
+/// # Errors
+/// [`Usage`] for an unknown name, or a line that starts nothing.
+pub fn recipe(name: &str, line: Option<&str>) -> anyhow::Result<Recipe> {
+    let recipe = engine::recipe(name).map_err(|error| Usage(error.into()))?;
+    match (recipe.kind, line) {
+        (Kind::Command, Some(line)) => recipe
+            .with_command(line)
+            .map_err(|error| Usage(error.into()).into()),
+        _ => Ok(recipe),
+    }
+}
+
+/// What a reader must know of engines that cannot do all that the profile asks for.
+pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
+    let stops = |recipe: &&Recipe| profile.requests.ignore_eos && recipe.dialect.ignore_eos.is_none();
+    let note = |recipe: &Recipe| {
+        format!(
+            "{} cannot go on past its model's end token: its answers may be shorter than asked for",
+            recipe.name
+        )
+    };
+    recipes.iter().filter(stops).map(note).collect()
 }
 
 /// What is known of an engine before it is started.
@@ -146,7 +172,8 @@ fn bring_up(
     };
     let ready = async {
         let Some(program) = program else {
-            let url = bench.profile.url.as_deref().context("attach needs --url")?;
+            let url = bench.profile.url.as_deref().or(recipe.url.as_deref());
+            let url = url.context("attach needs --url")?;
             let name = bench.subject.name().map(str::to_owned);
             return Ok(engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?);
         };

@@ -173,10 +173,13 @@ fn prompts(
     dialect: &Dialect,
     first_id: u64,
 ) -> anyhow::Result<Numbered> {
+    // A note of the run says so where an engine cannot.
+    let mut requests = bench.profile.requests.clone();
+    requests.ignore_eos &= dialect.ignore_eos.is_some();
     let counter = bench.subject.count();
     let counter = counter.as_ref().map(|count| count as &dyn Fn(&str) -> usize);
     Ok(Numbered {
-        prompts: Prompts::prepare(&bench.profile.requests, &planned.step, dialect, counter)?,
+        prompts: Prompts::prepare(&requests, &planned.step, dialect, counter)?,
         first_id,
         first_prompt: u64::from(planned.index) * PROMPTS_PER_STEP,
     })

@@ -161,6 +161,13 @@ impl House {
         std::fs::write(folder.join("engine.toml"), recipe).expect("the recipe is written");
     }
 
+    /// The smallest model file that is whole: a GGUF of a few words, so that no test needs a download.
+    pub fn tiny_model(&self) -> PathBuf {
+        let path = self.dir.path().join("tiny.gguf");
+        std::fs::write(&path, include_bytes!("../data/tiny.gguf")).expect("written");
+        path
+    }
+
     /// The folder of the only run.
     pub fn run_dir(&self) -> PathBuf {
         let results = self.dir.path().join("results");
@@ -176,4 +183,17 @@ impl House {
 
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// No process with this word in its command line is left.
+pub fn nothing_left(word: &str) {
+    let found = Command::new("pgrep")
+        .args(["-f", word])
+        .output()
+        .expect("pgrep runs");
+    assert!(
+        found.stdout.is_empty(),
+        "left running: {}",
+        String::from_utf8_lossy(&found.stdout)
+    );
 }

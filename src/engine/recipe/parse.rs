@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::placeholder::{INSTALL_PLACEHOLDERS, PLACEHOLDERS, placeholders};
+use super::placeholder::{INSTALL_PLACEHOLDERS, PLACEHOLDERS, placeholders, unknown};
 use super::{Kind, Recipe};
 
 /// Why a recipe can't be used.
@@ -65,19 +65,15 @@ impl Recipe {
             .args
             .iter()
             .chain(&self.serve.weights_args)
-            .chain(self.serve.env.values());
+            .chain(self.serve.env.values())
+            .chain(self.serve.files.iter().flat_map(|(path, text)| [path, text]))
+            .chain(self.serve.prepare.iter().flatten());
         let install = self.install.iter().flat_map(|install| &install.program);
-        let unknown = serve
+        let mistake = serve
             .map(|word| (word, &PLACEHOLDERS[..]))
             .chain(install.map(|word| (word, &INSTALL_PLACEHOLDERS[..])))
-            .find_map(|(word, known)| {
-                placeholders(word)
-                    .find(|name| !known.contains(name))
-                    .map(|name| (name, known))
-            });
-        if let Some((name, known)) = unknown {
-            let hint = nearest(name, known.iter().copied()).map(|n| format!(", did you mean `{{{n}}}`?"));
-            let message = format!("unknown placeholder `{{{name}}}`{}", hint.unwrap_or_default());
+            .find_map(|(word, known)| unknown(word, known));
+        if let Some((name, message)) = mistake {
             return Some((at(&format!("{{{name}}}")), message));
         }
         if !matches!(
@@ -88,12 +84,18 @@ impl Recipe {
             return Some((at("max_tokens"), message));
         }
         let had = self.find.is_some() || self.build.is_some() || self.install.is_some();
+        let told_port = || {
+            let words = self.serve.args.iter().chain(self.serve.env.values());
+            words
+                .flat_map(|word| placeholders(word))
+                .any(|name| name == "port")
+        };
         match self.kind {
-            Kind::Attach if had => Some((
+            Kind::Attach | Kind::Command if had => Some((
                 0,
-                "an engine of kind `attach` is not started: no find, build or install".into(),
+                format!("an engine of kind `{}` has no find, build or install", self.kind),
             )),
-            Kind::Attach => None,
+            Kind::Attach | Kind::Command => None,
             _ if !had => Some((
                 0,
                 format!(
@@ -101,17 +103,10 @@ impl Recipe {
                     self.kind
                 ),
             )),
-            _ if !self
-                .serve
-                .args
-                .iter()
-                .any(|word| placeholders(word).any(|name| name == "port")) =>
-            {
-                Some((
-                    at("[serve]"),
-                    "serve.args must tell the server its `{port}`".into(),
-                ))
-            }
+            _ if !told_port() => Some((
+                at("[serve]"),
+                "serve.args or serve.env must tell the server its `{port}`".into(),
+            )),
             _ => None,
         }
     }
@@ -170,6 +165,30 @@ args = ["--port", "{port}"]
     }
 
     #[test]
+    fn a_field_that_a_server_lacks_is_false() {
+        let with = |value: &str| {
+            let text = format!("{MINIMAL}[dialect]\nignore_eos = {value}\n");
+            Recipe::parse(&text, "x", None).map(|recipe| recipe.dialect.ignore_eos)
+        };
+        assert_eq!(with("false").unwrap(), None);
+        assert_eq!(with("'min_p'").unwrap().as_deref(), Some("min_p"));
+        for wrong in ["true", "''", "1"] {
+            assert!(
+                with(wrong).unwrap_err().to_string().contains("or false"),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn placeholders_of_files_and_preparations_are_checked_too() {
+        let files = MINIMAL.to_owned() + "files = { '{log}.txt' = '{modle}' }\n";
+        assert!(error(&files).contains("did you mean `{model}`?"));
+        let prepare = MINIMAL.to_owned() + "prepare = [['create', '{thing}']]\n";
+        assert!(error(&prepare).starts_with("x/engine.toml:9: unknown placeholder `{thing}`"));
+    }
+
+    #[test]
     fn a_wrong_key_is_named_with_its_line_and_the_nearest() {
         let message = error(&MINIMAL.replace("programs", "program"));
         assert!(
@@ -197,6 +216,6 @@ args = ["--port", "{port}"]
     fn a_server_must_be_told_its_port_and_be_had_somehow() {
         assert!(error(&MINIMAL.replace("{port}", "8000")).contains("`{port}`"));
         assert!(error(&MINIMAL.replace("[find]\nprograms = [\"x\"]\n", "")).contains("needs [find]"));
-        assert!(error(&MINIMAL.replace("spawned", "attach")).contains("is not started"));
+        assert!(error(&MINIMAL.replace("spawned", "attach")).contains("has no find"));
     }
 }

@@ -1,7 +1,9 @@
 //! `{names}` in a recipe's words.
 
-/// Words in braces that a recipe's arguments may use.
-pub const PLACEHOLDERS: [&str; 10] = [
+use super::parse::nearest;
+
+/// Words in braces that a recipe's arguments may use; `dir` is a folder of ours for the engine.
+pub const PLACEHOLDERS: [&str; 11] = [
     "model",
     "model_name",
     "host",
@@ -12,17 +14,28 @@ pub const PLACEHOLDERS: [&str; 10] = [
     "threads",
     "weights",
     "log",
+    "dir",
 ];
 
 /// Those of the commands that install an engine.
 pub(super) const INSTALL_PLACEHOLDERS: [&str; 2] = ["python", "dir"];
 
 /// The names in braces inside `word`; JSON braces and the like are no names.
-pub(super) fn placeholders(word: &str) -> impl Iterator<Item = &str> {
+pub(in crate::engine) fn placeholders(word: &str) -> impl Iterator<Item = &str> {
     word.split('{').skip(1).filter_map(|rest| {
         let name = &rest[..rest.find('}')?];
         (!name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).then_some(name)
     })
+}
+
+/// The first name in braces that is not among `known`, and the known one that it was most likely meant to be.
+pub(in crate::engine) fn unknown<'a>(word: &'a str, known: &[&'static str]) -> Option<(&'a str, String)> {
+    let name = placeholders(word).find(|name| !known.contains(name))?;
+    let hint = nearest(name, known.iter().copied()).map(|n| format!(", did you mean `{{{n}}}`?"));
+    Some((
+        name,
+        format!("unknown placeholder `{{{name}}}`{}", hint.unwrap_or_default()),
+    ))
 }
 
 /// Puts values in the place of `{names}`.
