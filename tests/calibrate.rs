@@ -101,21 +101,28 @@ fn a_stalled_reader_is_said_to_be_late() {
     assert!(text.contains(" 0 lost, 0 doubled; 0 requests failed"), "{text}");
 }
 
-/// A short load with the calibration as it is by default.
-fn run(house: &House, args: &[&str]) -> Value {
-    let server = Reference::start(&["--ttft-ms", "2", "--itl-ms", "1"]);
-    let fixed = [
+/// The flags of a small load on the reference server.
+fn small_load(server: &Reference) -> [&str; 11] {
+    let url = server.url.as_str();
+    [
         "--url",
-        &server.url,
+        url,
         "--model",
         "reference",
         "--users",
         "2",
-        "--num-prompts",
-        "4",
-    ];
-    let more = ["--osl", "8", "--isl", "10", "--no-progress"];
-    let output = house.run(&[&fixed[..], &more, args].concat());
+        "--osl",
+        "8",
+        "--isl",
+        "10",
+        "--no-progress",
+    ]
+}
+
+/// A short load with the calibration as it is by default.
+fn run(house: &House, args: &[&str]) -> Value {
+    let server = Reference::start(&["--ttft-ms", "2", "--itl-ms", "1"]);
+    let output = house.run(&[&small_load(&server)[..], &["--num-prompts", "4"], args].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     let file = std::fs::read(house.run_dir().join("run.json")).expect("run.json");
@@ -187,17 +194,8 @@ fn an_interrupted_run_is_not_calibrated_after() {
     let house = House::new();
     let mut run = house
         .command()
-        .args([
-            "--url",
-            &server.url,
-            "--model",
-            "reference",
-            "--users",
-            "2",
-            "--duration",
-            "10m",
-        ])
-        .args(["--osl", "8", "--isl", "10", "--no-progress"])
+        .args(small_load(&server))
+        .args(["--duration", "10m"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -162,7 +162,8 @@ impl Connection {
             return Ok(Piece::End);
         };
         if tls.session.wants_write() {
-            tls.session.write_tls(self.tcp.socket())?;
+            // What TLS answers on its own account can wait for the next flush; the plain text read cannot.
+            let _ = tls.session.write_tls(self.tcp.socket());
         }
         Ok(Piece::Bytes(Got { bytes, ..got }))
     }

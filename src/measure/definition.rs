@@ -250,7 +250,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "ms",
         "The client's own delay: from the instant a request was due to the instant it was sent, less the set-up of a \
          connection in between. It is no part of TTFT, but of TTFT from due, and a user who is late to ask is no load \
-         meanwhile.",
+         meanwhile. A user without think time is due when it hears that its answer has ended, which where events come \
+         often is some 0.5 ms after the last of them arrived; requests.jsonl has both instants.",
         "",
     ),
     define(

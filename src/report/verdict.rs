@@ -34,7 +34,8 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
             significant(s.concurrency.observed)
         ),
         Verdict::ShortOutput => format!(
-            "answers were shorter than asked: {} tokens on average, {} wanted; --ignore-eos asks for all of them",
+            "answers were shorter than asked: {} tokens on average, {} wanted; --ignore-eos asks for all of them, \
+             where the engine knows it",
             significant(s.tokens.output as f64 / s.requests.ok.max(1) as f64),
             s.facts.osl.mean
         ),
