@@ -87,17 +87,15 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         clock,
     };
     calibration::calibrate(&bench, &mut store, When::Before)?;
-    for (index, recipe) in recipes.iter().enumerate() {
+    for (number, turn) in profile.turns(recipes.len()).iter().enumerate() {
+        if number > 0 {
+            engines::cool_down(&bench);
+        }
         if interrupt.is_set() {
             break;
         }
-        engines::measure(
-            &bench,
-            &mut store,
-            index,
-            recipe,
-            flags.api_key.as_ref().map(cli::Secret::reveal),
-        )?;
+        let api_key = flags.api_key.as_ref().map(cli::Secret::reveal);
+        engines::measure(&bench, &mut store, turn, &recipes[turn.engine], api_key)?;
     }
 
     if !store.run().steps.is_empty() {

@@ -24,6 +24,11 @@ fn recipe(name: &str, more: &[&str]) -> String {
 
 /// Runs one engine after another on the tiny model.
 fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
+    run_with(house, engines, &[])
+}
+
+/// The same with more flags.
+fn run_with(house: &House, engines: &str, more: &[&str]) -> (Option<i32>, Value, String) {
     let model = house.tiny_model();
     let args = [
         "--engine",
@@ -51,6 +56,7 @@ fn run(house: &House, engines: &str) -> (Option<i32>, Value, String) {
         .command()
         .args(args)
         .args(short)
+        .args(more)
         .output()
         .expect("loadtest starts");
     let summary =
@@ -78,6 +84,36 @@ fn an_engine_that_dies_while_loading_takes_nothing_else_with_it() {
     assert_eq!(summary["steps"][0]["engine"], "fine");
     assert!(summary["steps"][0]["requests"]["ok"].as_u64() > Some(0));
     nothing_left("--seed 4711001");
+}
+
+#[test]
+fn interleaved_engines_take_turns_and_one_that_fails_has_no_other() {
+    let house = House::new();
+    house.engine("one", &recipe("one", &["--seed", "4711002"]));
+    house.engine("dying", &recipe("dying", &["--die-while-loading"]));
+    house.engine("two", &recipe("two", &[]));
+    let flags = ["--repeat", "2", "--order", "interleaved", "--cool-down", "1ms"];
+    let (code, summary, told) = run_with(&house, "one,dying,two", &flags);
+    assert_eq!(code, Some(1), "{summary:#}");
+    let steps = summary["steps"].as_array().expect("a list");
+    let turns: Vec<_> = steps
+        .iter()
+        .map(|step| (step["engine"].as_str().expect("a name"), step["repeat"].as_u64()))
+        .collect();
+    let wanted = [
+        ("one", Some(0)),
+        ("two", Some(0)),
+        ("one", Some(1)),
+        ("two", Some(1)),
+    ];
+    assert_eq!(turns, wanted);
+    let engines = &summary["engines"];
+    assert_eq!([&engines[0]["starts"], &engines[1]["starts"]], [2, 0]);
+    assert_eq!(engines[0]["wanted"]["parallel"], 2);
+    assert_eq!(told.matches("resting for 1ms").count(), 5, "{told}");
+    let log = house.run_dir().join("engine-one-2.log");
+    assert!(log.is_file());
+    nothing_left("--seed 4711002");
 }
 
 #[test]

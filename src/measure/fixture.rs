@@ -124,6 +124,11 @@ pub(crate) fn new_run() -> RunResult {
         .map(|name| EngineResult {
             name: name.to_owned(),
             kind: "spawned".to_owned(),
+            wanted: Map::from_iter([("parallel".to_owned(), json!(64))]),
+            effective: Map::from_iter([(
+                "parallel".to_owned(),
+                json!(if name == "candle" { 64 } else { 4 }),
+            )]),
             ..EngineResult::default()
         })
         .into();

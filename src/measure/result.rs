@@ -123,6 +123,9 @@ pub struct ModelResult {
     /// Format and quantisation, such as `gguf Q4_1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+    /// Bits of the file for each weight: its tensors' bytes over their elements, times 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_weight: Option<f64>,
 }
 
 /// One engine of the run.
@@ -134,9 +137,16 @@ pub struct EngineResult {
     pub kind: String,
     /// Its version, where it tells.
     pub version: Option<String>,
+    /// The settings that it was asked to have (`parallel`, `context`, `threads`, `weights`); empty for a server that ran
+    /// already.
+    #[serde(default)]
+    pub wanted: Map<String, Value>,
     /// The settings that the server really had (`parallel`, `context`, `threads`, weights, memory and others).
     pub effective: Map<String, Value>,
-    /// Seconds from the start of its process until its model answered.
+    /// How often it was started: once, or once for each repeat.
+    #[serde(default)]
+    pub starts: u32,
+    /// Seconds from the start of its process until its model answered, the first time.
     pub load_s: Option<f64>,
     /// How its process ended: `stopped` by us, `exit 1`, `signal 9`; absent for a server that runs on.
     pub exit: Option<String>,

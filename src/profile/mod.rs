@@ -13,6 +13,7 @@ mod file;
 mod header;
 mod length;
 mod nearest;
+mod order;
 mod plan;
 mod prompts;
 mod resolve;
@@ -27,6 +28,7 @@ pub use file::shipped;
 pub use header::Header;
 pub use length::Length;
 pub use nearest::nearest;
+pub use order::{Order, Turn};
 pub use plan::Planned;
 pub use prompts::{Dialect, Prompts};
 pub use settings::{
@@ -166,6 +168,13 @@ pub struct Profile {
     pub warmup: Warmup,
     /// How often every step runs.
     pub repeat: u32,
+    /// In which order engines take their turns.
+    pub order: Order,
+    /// Whether engines are started anew for every repeat.
+    pub restart: bool,
+    /// How long the machine rests between two turns.
+    #[serde(rename = "cool_down_s", serialize_with = "duration::seconds")]
+    pub cool_down: Duration,
     /// Whether the client's own error is measured before and after the run.
     pub calibrate: bool,
     /// What a request must keep to count for goodput.

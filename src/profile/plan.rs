@@ -8,7 +8,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
-use super::{Extent, Profile, Source, Step, duration};
+use super::{Extent, Order, Profile, Source, Step, duration};
 
 /// A step in its place in the run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,8 +46,9 @@ impl Profile {
     /// waits for requests. Absent when only a number of requests ends a step.
     pub fn expected(&self) -> Option<Duration> {
         let step = self.ramp + self.warmup.duration + self.extent.duration? + self.drain;
-        let engines = self.engines.len().max(1) as u32;
-        Some(step * self.steps().len() as u32 * engines)
+        let engines = self.engines.len().max(1);
+        let rests = self.turns(engines).len() as u32 - 1;
+        Some(step * self.steps().len() as u32 * engines as u32 + self.cool_down * rests)
     }
 
     /// The plan as `--dry-run` prints it.
@@ -88,6 +89,9 @@ impl Profile {
                 "calibrate",
                 "the client's own error, some seconds before and after".into(),
             );
+        }
+        if let Some(order) = self.order_line() {
+            line("order", order);
         }
         line("time", self.time_line());
         let output = self.report.output.as_ref().map(|dir| dir.display().to_string());
@@ -165,6 +169,30 @@ impl Profile {
             duration::show(self.backoff)
         ));
         parts.join(", ")
+    }
+
+    /// How engines take turns, where there is more than one turn.
+    fn order_line(&self) -> Option<String> {
+        let engines = self.engines.len().max(1);
+        if self.turns(engines).len() < 2 {
+            return None;
+        }
+        let order = match self.order {
+            Order::Sequential => "one engine after another",
+            Order::Shuffled => "engines shuffled",
+            Order::Interleaved => "engines interleaved",
+        };
+        let mut parts: Vec<String> = (engines > 1).then(|| order.into()).into_iter().collect();
+        if self.repeat > 1 {
+            parts.push(match self.restart {
+                true => "started anew for each repeat".into(),
+                false => "running on between repeats".into(),
+            });
+        }
+        if !self.cool_down.is_zero() {
+            parts.push(format!("{} of rest between", duration::show(self.cool_down)));
+        }
+        Some(parts.join(", "))
     }
 
     fn time_line(&self) -> String {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::error::Conflict;
 use super::settings::COMMAND;
 use super::{
-    Extent, Length, Profile, Report, RequestSettings, Requests, Server, Settings, Source, Timeouts, Users,
-    Warmup,
+    Extent, Length, Order, Profile, Report, RequestSettings, Requests, Server, Settings, Source, Timeouts,
+    Users, Warmup,
 };
 
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
@@ -43,6 +43,12 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
     )?;
     positive("load", "num_prompts", extent.requests != Some(0))?;
     positive("measure", "repeat", measure.repeat != Some(0))?;
+    let (order, restart) = (measure.order.unwrap_or_default(), measure.restart.unwrap_or(true));
+    if order == Order::Interleaved && !restart {
+        let message =
+            "interleaved engines take turns, each started anew for its turn: leave out --no-restart";
+        return Err(conflict("measure", "order", message.into()));
+    }
     for (key, value) in [
         ("threads", server.threads),
         ("parallel", server.parallel),
@@ -102,6 +108,9 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             requests_per_user: measure.warmup_requests.unwrap_or(1),
         },
         repeat: measure.repeat.unwrap_or(1),
+        order,
+        restart,
+        cool_down: measure.cool_down.unwrap_or_default(),
         calibrate: measure.calibrate.unwrap_or(true),
         slo,
         server: Server {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Cpus, Endpoint, Format, Header, Length, Slo, Users, duration, length};
+use super::{Cpus, Endpoint, Format, Header, Length, Order, Slo, Users, duration, length};
 
 /// The engine that a command line of the user's starts.
 pub(super) const COMMAND: &str = "command";
@@ -229,12 +229,23 @@ pub struct MeasureSettings {
     /// Run every step N times
     #[arg(long, value_name = "N")]
     pub repeat: Option<u32>,
+    /// In which order engines take their turns over the repeats
+    #[arg(long, value_enum)]
+    pub order: Option<Order>,
+    /// Let an engine run on between its repeats, its caches warm; else each repeat starts it anew
+    #[arg(long = "no-restart", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", value_parser = negated)]
+    pub restart: Option<bool>,
+    /// Let the machine rest this long before the next engine's turn
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[serde(deserialize_with = "duration::read")]
+    pub cool_down: Option<Duration>,
     /// Skip the calibrations before and after the run
     #[arg(long = "no-calibrate", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_name = "BOOL", value_parser = negated)]
     pub calibrate: Option<bool>,
 }
-overrides!(MeasureSettings: warmup, warmup_requests, repeat, calibrate);
+overrides!(MeasureSettings: warmup, warmup_requests, repeat, order, restart, cool_down, calibrate);
 
 /// The opposite of what is written, for a flag that switches off what a profile's key switches on.
 fn negated(text: &str) -> Result<bool, std::str::ParseBoolError> {

@@ -32,15 +32,23 @@ pub enum Format {
 /// Shows a run. `width` is the number of columns that the table may take ([`terminal_width`]); `dir`, where its files
 /// are.
 pub fn render(run: &RunResult, format: Format, width: usize, dir: Option<&Path>) -> String {
+    let listed = &listed(run);
     match format {
-        Format::Table => table::text(run, width, dir),
+        Format::Table => table::text(listed, width, dir),
         Format::Json => {
             let json = serde_json::to_string_pretty(run).expect("a RunResult has text keys only");
             format!("{json}\n")
         }
-        Format::Csv => csv::text(run),
-        Format::Markdown => table::markdown(run),
+        Format::Csv => csv::text(listed),
+        Format::Markdown => table::markdown(listed),
     }
+}
+
+/// The run with its steps engine by engine, in whichever order they ran.
+fn listed(run: &RunResult) -> RunResult {
+    let mut run = run.clone();
+    run.steps.sort_by_key(|step| step.facts.step);
+    run
 }
 
 /// Columns of the terminal that stdout goes to; 200 when it goes to none.

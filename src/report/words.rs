@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::calibration;
 use super::verdict::verdict;
-use crate::measure::result::{RunResult, Status};
+use crate::measure::result::{EngineResult, RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
 pub(super) fn snake(variant: impl Serialize) -> String {
@@ -64,6 +64,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         lines.extend(failure.log_tail.iter().map(|line| format!("    | {line}")));
         lines.extend(engine.log.iter().map(|log| format!("    its log: {log}")));
     }
+    lines.extend(run.engines.iter().flat_map(other_settings));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {
         lines.push(format!(
@@ -73,6 +74,28 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     }
     lines.extend(run.notes.iter().map(|note| format!("- {note}")));
     lines
+}
+
+/// Settings that an engine took in another way than it was asked to. More context than asked for is room left over.
+fn other_settings(engine: &EngineResult) -> Vec<String> {
+    let number = |settings: &Map<String, Value>, key: &str| settings.get(key).and_then(Value::as_u64);
+    let differs = |key: &str, has: u64, wanted: u64| match key {
+        "context" => has < wanted,
+        _ => has != wanted,
+    };
+    let line = |(key, words)| {
+        let (wanted, has) = (number(&engine.wanted, key)?, number(&engine.effective, key)?);
+        differs(key, has, wanted)
+            .then(|| format!("! {} has {has} {words}, {wanted} were asked for", engine.name))
+    };
+    [
+        ("parallel", "sequences at once"),
+        ("context", "tokens of context for each"),
+        ("threads", "threads"),
+    ]
+    .into_iter()
+    .filter_map(line)
+    .collect()
 }
 
 /// Where the files are.

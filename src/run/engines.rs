@@ -1,5 +1,7 @@
 //! One engine of the run: brought up, measured step by step, stopped. Its failure is data.
 
+use std::path::Path;
+
 use anyhow::Context;
 
 use super::step::{self, Bench};
@@ -7,7 +9,7 @@ use super::{Shown, Usage};
 use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
 use crate::measure::Store;
 use crate::measure::result::{EngineFailure, EngineResult};
-use crate::profile::{self, Cpus, Profile};
+use crate::profile::{self, Cpus, Profile, Turn};
 use crate::report;
 use crate::telemetry::affinity;
 
@@ -70,12 +72,11 @@ pub fn format(format: profile::Format) -> report::Format {
 }
 
 /// How the server is to be started: room for the largest step, the same for every engine.
-fn settings(bench: &Bench<'_>, store: &Store, recipe: &Recipe) -> anyhow::Result<Settings> {
+fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let (profile, subject) = (bench.profile, bench.subject);
     let model = subject
         .model()
         .context("an engine that is started needs a model")?;
-    let log = store.dir().join(format!("engine-{}.log", recipe.name));
     let mut settings = Settings::new(&model.path, subject.name().unwrap_or(&model.name), log);
     settings.parallel = profile.server.parallel;
     settings.context = profile.server.context + TEMPLATE_TOKENS;
@@ -99,7 +100,26 @@ fn default_threads(own: Option<&Cpus>) -> u32 {
     u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
-/// Brings the engine up, runs every step against it, and stops it. Whatever goes wrong with the engine is saved with
+/// The file of the run's folder that a server writes to: one for each time that the engine is started.
+fn log_name(recipe: &Recipe, turn: &Turn) -> String {
+    match turn.repeats.start {
+        0 => format!("engine-{}.log", recipe.name),
+        repeat => format!("engine-{}-{}.log", recipe.name, repeat + 1),
+    }
+}
+
+/// Lets the machine rest between two turns; ends early when the user wants the run to stop.
+pub fn cool_down(bench: &Bench<'_>) {
+    let rest = bench.profile.cool_down;
+    if rest.is_zero() || bench.interrupt.is_set() {
+        return;
+    }
+    let shown = humantime::format_duration(rest);
+    bench.progress.status(&format!("resting for {shown}"));
+    bench.interrupt.wait(rest);
+}
+
+/// Brings the engine up for one turn, runs its steps, and stops it. Whatever goes wrong with the engine is saved with
 /// what was measured until then.
 ///
 /// # Errors
@@ -107,15 +127,25 @@ fn default_threads(own: Option<&Cpus>) -> u32 {
 pub fn measure(
     bench: &Bench<'_>,
     store: &mut Store,
-    index: usize,
+    turn: &Turn,
     recipe: &Recipe,
     api_key: Option<&str>,
 ) -> anyhow::Result<()> {
+    let index = turn.engine;
+    // An engine that failed once has had its turn.
+    if store.run().engines[index].failure.is_some() {
+        return Ok(());
+    }
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let running = match bring_up(bench, store, recipe, api_key, &control) {
+    let log = log_name(recipe, turn);
+    let settings = match recipe.kind {
+        Kind::Attach => None,
+        _ => Some(settings(bench, &store.dir().join(&log))?),
+    };
+    let running = match bring_up(bench, recipe, settings.as_ref(), api_key, &control) {
         Ok(Some(running)) => running,
         Ok(None) => return Ok(()),
         Err(error) => {
@@ -129,13 +159,15 @@ pub fn measure(
     };
     store.engine(index, |engine| {
         engine.version = running.version().map(str::to_owned);
-        engine.load_s = running.load_s();
+        engine.starts += u32::from(running.pid().is_some());
+        engine.load_s = engine.load_s.or(running.load_s());
+        engine.wanted = settings.as_ref().map(wanted).unwrap_or_default();
         engine.effective = effective(running.effective());
         engine.effective.extend(processors(bench, &running));
-        engine.log = running.pid().map(|_| format!("engine-{}.log", recipe.name));
+        engine.log = running.pid().map(|_| log);
     })?;
 
-    let steps = step::all(bench, store, index, recipe, &running, api_key);
+    let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
     let died = running.exit();
     let ended = control.block_on(running.stop());
@@ -157,28 +189,24 @@ pub fn measure(
 /// The engine's server, ready; none if the user would not wait.
 fn bring_up(
     bench: &Bench<'_>,
-    store: &Store,
     recipe: &Recipe,
+    settings: Option<&Settings>,
     api_key: Option<&str>,
     control: &tokio::runtime::Runtime,
 ) -> anyhow::Result<Option<Running>> {
     let status = Shown::on(bench.progress);
-    let attach = recipe.kind == Kind::Attach;
     // Cargo hears Ctrl-C itself.
-    let program = if attach {
-        None
-    } else {
-        Some(engine::ensure(recipe, &status)?)
-    };
+    let program = settings
+        .map(|settings| Ok::<_, EngineError>((engine::ensure(recipe, &status)?, settings)))
+        .transpose()?;
     let ready = async {
-        let Some(program) = program else {
+        let Some((program, settings)) = program else {
             let url = bench.profile.url.as_deref().or(recipe.url.as_deref());
             let url = url.context("attach needs --url")?;
             let name = bench.subject.name().map(str::to_owned);
             return Ok(engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?);
         };
-        let settings = settings(bench, store, recipe)?;
-        Ok(engine::start(recipe, &program, &settings, &status).await?)
+        Ok(engine::start(recipe, &program, settings, &status).await?)
     };
     control.block_on(async {
         tokio::select! {
@@ -186,6 +214,19 @@ fn bring_up(
             () = bench.interrupt.asked() => Ok(None),
         }
     })
+}
+
+/// What a server was asked to have, as `run.json` holds it.
+fn wanted(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
+    let numbers = [
+        ("parallel", settings.parallel),
+        ("context", settings.context),
+        ("threads", settings.threads),
+    ];
+    let numbers = numbers.map(|(key, value)| (key.to_owned(), value.into()));
+    let weights = settings.weights.clone();
+    let weights = weights.map(|form| ("weights".to_owned(), form.into()));
+    numbers.into_iter().chain(weights).collect()
 }
 
 /// What an engine tells of its settings, as `run.json` holds it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -46,6 +47,20 @@ impl Interrupt {
     /// Whether the user has asked to stop.
     pub fn is_set(&self) -> bool {
         self.asked.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits so long, or until the user asks to stop.
+    pub fn wait(&self, time: Duration) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        match runtime {
+            Ok(runtime) => {
+                // Either end is fine.
+                let _ = runtime.block_on(async { tokio::time::timeout(time, self.asked()).await });
+            }
+            Err(_) => std::thread::sleep(time),
+        }
     }
 
     /// What ends the load when the user asks to stop.

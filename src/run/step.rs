@@ -13,7 +13,7 @@ use crate::engine::{Recipe, Running};
 use crate::load::{self, Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
 use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
-use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo};
+use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo, Turn};
 use crate::report::Progress;
 use crate::telemetry::{Gauges, Queue, Usage, Watch};
 
@@ -68,11 +68,12 @@ impl Requests for Numbered {
 pub fn all(
     bench: &Bench<'_>,
     store: &mut Store,
-    index: usize,
+    turn: &Turn,
     recipe: &Recipe,
     running: &Running,
     api_key: Option<&str>,
 ) -> anyhow::Result<()> {
+    let index = turn.engine;
     let requests = &bench.profile.requests;
     let headers: Vec<_> = requests
         .headers
@@ -89,7 +90,7 @@ pub fn all(
         .iter()
         .map(|step| step.requests_all.sent + u64::from(step.facts.users))
         .sum();
-    for planned in &steps {
+    for planned in steps.iter().filter(|step| turn.repeats.contains(&step.repeat)) {
         if bench.interrupt.is_set() || running.exit().is_some() {
             break;
         }
@@ -104,6 +105,7 @@ pub fn all(
             &facts,
             (index, target.clone(), prompts, first_id, stop),
         )?;
+        let done = store.run().steps.len();
         let mut window_opens = |start_ns| {
             // So that a run that is killed can be told with its window. If it cannot be saved, the step's end says so.
             let _ = store.step_begins(StepFacts {
@@ -115,7 +117,7 @@ pub fn all(
         let (record, seen) = watched(
             bench,
             running,
-            (&facts, steps.len()),
+            (&facts, done, steps.len()),
             load,
             gauges,
             &mut window_opens,
@@ -250,7 +252,7 @@ struct Seen {
 fn watched(
     bench: &Bench<'_>,
     running: &Running,
-    (facts, steps): (&StepFacts, usize),
+    (facts, done, steps): (&StepFacts, usize, usize),
     load: StepLoad,
     gauges: Option<Gauges>,
     window_opens: &mut dyn FnMut(u64),
@@ -264,11 +266,9 @@ fn watched(
     let opened_ns = AtomicU64::new(display::AHEAD);
     let record = thread::scope(|scope| {
         let looker = scope.spawn(|| {
-            let number = usize::from(facts.step);
-            let shown =
-                bench
-                    .progress
-                    .step(number, steps * bench.profile.engines.len().max(1), &facts.engine);
+            let shown = bench
+                .progress
+                .step(done, steps * bench.profile.engines.len().max(1), &facts.engine);
             let mut display = Display::new(bench, &live, &opened_ns);
             while !over.load(Ordering::Relaxed) {
                 match (running.pid(), running.exit()) {

@@ -1,6 +1,7 @@
 //! The model under test: its file, its tokenizer, its name.
 
 use anyhow::Context;
+use loadtest_model::gguf::Gguf;
 use loadtest_model::{ModelText, Special};
 
 use crate::engine::{Kind, Recipe};
@@ -91,6 +92,10 @@ impl Subject {
             path_hash: self.model.as_ref().and_then(|model| model.sha256.clone()),
             bytes: self.model.as_ref().map(|model| model.bytes),
             format: self.model.as_ref().and_then(format),
+            bits_per_weight: self
+                .model
+                .as_ref()
+                .and_then(|model| Gguf::open(&model.path).ok()?.bits_per_weight()),
         }
     }
 

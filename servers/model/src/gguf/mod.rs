@@ -21,6 +21,14 @@ pub struct Gguf {
     metadata: HashMap<String, Value>,
     tensors: u64,
     expected_bytes: u64,
+    weights: Weights,
+}
+
+/// The elements of all tensors, and the bytes that they take; no bytes where a tensor's type is not known.
+#[derive(Debug, Clone, Copy)]
+struct Weights {
+    elements: u64,
+    bytes: Option<u64>,
 }
 
 impl Gguf {
@@ -72,6 +80,13 @@ impl Gguf {
     /// Number of tensors in the file.
     pub fn tensors(&self) -> u64 {
         self.tensors
+    }
+
+    /// Bits of the file for each weight: the tensors' bytes over their elements, times 8; `None` without tensors, or
+    /// where the type of one is not known.
+    pub fn bits_per_weight(&self) -> Option<f64> {
+        let bytes = self.weights.bytes?;
+        (self.weights.elements > 0).then(|| 8.0 * bytes as f64 / self.weights.elements as f64)
     }
 
     /// The least size in bytes that a whole file with this tensor table has.

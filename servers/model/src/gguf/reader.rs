@@ -1,6 +1,6 @@
 //! The bytes of a GGUF file, from its start to the end of the tensor table.
 
-use super::{Gguf, Value};
+use super::{Gguf, Value, Weights};
 use crate::ModelError;
 use std::collections::HashMap;
 use std::io::Read;
@@ -90,7 +90,7 @@ impl<'a, R: Read> Reader<'a, R> {
         if alignment == 0 {
             return Err(self.damaged("general.alignment is 0"));
         }
-        let data_bytes = self.tensor_table(tensors)?;
+        let (data_bytes, weights) = self.tensor_table(tensors)?;
         let expected_bytes = match data_bytes {
             0 => self.position,
             _ => self
@@ -105,6 +105,7 @@ impl<'a, R: Read> Reader<'a, R> {
             metadata,
             tensors,
             expected_bytes,
+            weights,
         })
     }
 
@@ -123,9 +124,13 @@ impl<'a, R: Read> Reader<'a, R> {
         })
     }
 
-    /// Reads the tensor table and returns the bytes of tensor data that it implies.
-    fn tensor_table(&mut self, tensors: u64) -> Result<u64, ModelError> {
+    /// Reads the tensor table and returns the bytes of tensor data that it implies, and what is in them.
+    fn tensor_table(&mut self, tensors: u64) -> Result<(u64, Weights), ModelError> {
         let mut data_bytes = 0;
+        let mut weights = Weights {
+            elements: 0,
+            bytes: Some(0),
+        };
         for _ in 0..tensors {
             let name = self.text()?;
             let dimensions = self.u32()?;
@@ -135,16 +140,20 @@ impl<'a, R: Read> Reader<'a, R> {
             }
             let kind = self.u32()?;
             let offset = self.u64()?;
-            let bytes = match block(kind) {
-                Some((per_block, bytes)) => elements.div_ceil(per_block).saturating_mul(bytes),
-                None => 1,
-            };
+            let known =
+                block(kind).map(|(per_block, bytes)| elements.div_ceil(per_block).saturating_mul(bytes));
+            weights.elements = weights.elements.saturating_add(elements);
+            weights.bytes = weights
+                .bytes
+                .zip(known)
+                .map(|(sum, bytes)| sum.saturating_add(bytes));
+            let bytes = known.unwrap_or(1);
             let Some(end) = offset.checked_add(bytes) else {
                 return Err(self.damaged(format!("tensor `{name}` has an impossible size")));
             };
             data_bytes = data_bytes.max(end);
         }
-        Ok(data_bytes)
+        Ok((data_bytes, weights))
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, ModelError> {
@@ -297,6 +306,8 @@ mod tests {
         assert_eq!(gguf.unsigned("llama.context_length"), Some(8192));
         assert_eq!(gguf.array("tokenizer.ggml.tokens").map(<[Value]>::len), Some(2));
         assert_eq!((gguf.tensors(), gguf.expected_bytes()), (1, bytes.len() as u64));
+        // Q8_0: 32 weights of a byte and one scale of two bytes.
+        assert_eq!(gguf.bits_per_weight(), Some(8.5));
     }
 
     #[test]
