@@ -25,6 +25,7 @@ macro_rules! shipped {
 
 const SHIPPED: &[Shipped] = &[
     shipped!("candle"),
+    shipped!("mistralrs"),
     shipped!("llamacpp", "serve.py"),
     shipped!("vllm"),
     shipped!("sglang"),
@@ -185,7 +186,7 @@ mod tests {
             .filter(|shipped| parsed(shipped).dialect.ignore_eos.is_none())
             .map(|shipped| shipped.name)
             .collect();
-        assert_eq!(without, ["tgi", "ollama", "lmstudio", "uzu"]);
+        assert_eq!(without, ["mistralrs", "tgi", "ollama", "lmstudio", "uzu"]);
     }
 
     #[test]
