@@ -270,7 +270,7 @@ pub const DEFINITIONS: &[Definition] = &[
         "Where the true figure lies, 95 times in 100. Requests of one run are not independent, so neighbours stay together: \
          a circular block bootstrap (Politis and Romano, 1992) over requests in the order of sending, and over seconds for \
          rates, ITL and ICL. Blocks are three times as long as Politis and White's rule says (2004, corrected 2009): long \
-         blocks take in more of the correlation. There are 10 to 100 of them, and the interval is widened by Student's t for \
+         blocks take in more of the correlation. There are 10 to 50 of them, and the interval is widened by Student's t for \
          their number. A percentile's interval are the values at the ends of the interval of the share below it (Woodruff, \
          1952). Fewer than 10 requests or seconds have none. On data of known distribution, independent and correlated, 93 \
          to 97 % of these intervals hold the truth, which is tested. What differs from one run to the next is not in them: \
