@@ -11,7 +11,7 @@ mod length;
 mod repeats;
 mod student;
 #[cfg(test)]
-mod truth;
+pub(crate) mod truth;
 mod usl;
 
 pub use blocks::{Blocks, Estimate, Level, quantile_interval, share};
