@@ -120,7 +120,7 @@ fn what_the_plain_one_does_not_do_is_said() {
         "{table}"
     );
     assert!(
-        table.contains("answers were shorter than asked: 8 tokens on average, 20 wanted"),
+        table.contains("answers were shorter than asked: 8.00 tokens on average, 20 wanted"),
         "{table}"
     );
 }
