@@ -83,7 +83,7 @@ impl Recipe {
                 takes: built.takes.clone(),
             });
         }
-        if let Some(install) = &self.install {
+        if let Some(install) = self.install.as_ref().filter(|install| install.possible()) {
             let how = format!(
                 "type `loadtest engines install {}` ({})",
                 self.name, install.takes
