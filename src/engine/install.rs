@@ -1,17 +1,16 @@
 //! Installing an engine into a folder of its own: a private Python environment, or what Go builds.
 
-mod go;
-mod python;
-
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::locate::ensure;
+use super::build::watched;
+use super::locate::{ensure, search_path};
 use super::recipe::{Install, Recipe, fill};
-use super::{EngineError, Program, Progress, catalogue};
+use super::{EngineError, Program, Progress, catalogue, golang};
 
 /// Written last: an environment without it is not whole.
 const STAMP: &str = "installed.json";
@@ -33,7 +32,7 @@ impl Install {
     pub(super) fn possible(&self) -> bool {
         let here = |platform: &String| platform == std::env::consts::OS;
         let system = self.platforms.is_empty() || self.platforms.iter().any(here);
-        system && (self.go.is_none() || go::compiler().is_some())
+        system && (self.go.is_none() || golang::compiler().is_some())
     }
 }
 
@@ -60,7 +59,7 @@ pub(super) fn installed(recipe: &Recipe, how: &Install) -> Result<Option<Program
     };
     put_files(recipe, how, &dir)?;
     let values = [
-        ("python", python::python_in(&dir).display().to_string()),
+        ("python", python_in(&dir).display().to_string()),
         ("dir", dir.display().to_string()),
     ];
     let argv = how
@@ -95,10 +94,13 @@ pub fn install(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, Engi
         return Ok(program);
     }
     progress.status(&format!("installing {}: {}", recipe.title, how.takes));
-    forget(&dir.join(STAMP))?;
     let version = match &how.go {
-        Some(package) => go::install(recipe, how, package, &dir, progress)?,
-        None => python::install(recipe, &how.packages, &dir, progress)?,
+        Some(package) => golang::install(recipe, how, package, &dir, progress)?,
+        None => {
+            cleared(&dir)?;
+            environment(recipe, how, &dir, progress)?;
+            versions(recipe, how, &dir, progress)?
+        }
     };
     put_files(recipe, how, &dir)?;
     let stamp = Stamp {
@@ -122,6 +124,93 @@ pub fn install(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, Engi
     })
 }
 
+/// Removes a folder with everything in it.
+pub(super) fn cleared(dir: &Path) -> Result<(), EngineError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::io(format!("cannot clear {}", dir.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the environment and puts the packages into it.
+fn environment(
+    recipe: &Recipe,
+    how: &Install,
+    dir: &Path,
+    progress: &dyn Progress,
+) -> Result<(), EngineError> {
+    let named = std::env::var_os("LOADTEST_PYTHON").map(PathBuf::from);
+    let python = named
+        .or_else(|| search_path("python3"))
+        .ok_or_else(|| EngineError::Missing {
+            engine: recipe.name.clone(),
+            what_to_do: "its installation needs Python: put `python3` on PATH, or name it in LOADTEST_PYTHON"
+                .into(),
+        })?;
+    let what = format!("installing {}", recipe.title);
+    let said = |line: &str| {
+        let line = line.trim();
+        let short = || line.chars().take(100).collect();
+        (!line.is_empty() && !line.to_lowercase().contains("error")).then(short)
+    };
+    progress.status(&format!(
+        "{what}: making a Python environment in {}",
+        dir.display()
+    ));
+    watched(
+        &recipe.name,
+        &what,
+        Command::new(python).args(["-m", "venv"]).arg(dir),
+        said,
+        progress,
+    )?;
+    let mut pip = Command::new(python_in(dir));
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar",
+        "off",
+    ]);
+    pip.args(&how.packages);
+    watched(&recipe.name, &what, &mut pip, said, progress)?;
+    Ok(())
+}
+
+/// The versions that pip put in, as `name version`.
+fn versions(
+    recipe: &Recipe,
+    how: &Install,
+    dir: &Path,
+    progress: &dyn Progress,
+) -> Result<String, EngineError> {
+    let names: Vec<&str> = how.packages.iter().map(|package| bare_name(package)).collect();
+    let script =
+        "import sys, importlib.metadata as m; print(', '.join(n + ' ' + m.version(n) for n in sys.argv[1:]))";
+    let mut python = Command::new(python_in(dir));
+    python.args(["-c", script]).args(names);
+    let printed = watched(
+        &recipe.name,
+        &format!("installing {}", recipe.title),
+        &mut python,
+        |_| None,
+        progress,
+    )?;
+    Ok(printed.trim().to_owned())
+}
+
+/// `torch` out of `torch[extra]>=2,<3`.
+fn bare_name(package: &str) -> &str {
+    package
+        .split(['=', '<', '>', '!', '~', '[', ';', ' ', '@'])
+        .next()
+        .unwrap_or(package)
+}
+
 /// Brings the files that stand beside the recipe up to date in the environment.
 fn put_files(recipe: &Recipe, how: &Install, dir: &Path) -> Result<(), EngineError> {
     for file in &how.files {
@@ -138,30 +227,17 @@ fn put_files(recipe: &Recipe, how: &Install, dir: &Path) -> Result<(), EngineErr
     Ok(())
 }
 
-/// Removes what says that an installation is whole.
-fn forget(stamp: &Path) -> Result<(), EngineError> {
-    match fs::remove_file(stamp) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(EngineError::io(format!(
-            "cannot remove {}",
-            stamp.display()
-        ))(error)),
-        _ => Ok(()),
-    }
+fn python_in(dir: &Path) -> PathBuf {
+    dir.join("bin/python")
 }
 
-/// Removes a folder with everything in it.
-fn cleared(dir: &Path) -> Result<(), EngineError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(EngineError::io(format!("cannot clear {}", dir.display()))(error))
-        }
-        _ => Ok(()),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A line of an installer's output as a word about its progress, unless it is about an error.
-fn said(line: &str) -> Option<String> {
-    let line = line.trim();
-    let short = || line.chars().take(100).collect();
-    (!line.is_empty() && !line.to_lowercase().contains("error")).then(short)
+    #[test]
+    fn requirements_have_bare_names() {
+        assert_eq!(bare_name("xllamacpp==2026.10.11549"), "xllamacpp");
+        assert_eq!(bare_name("transformers[serving]>=5"), "transformers");
+    }
 }

@@ -8,6 +8,7 @@ mod catalogue;
 mod check;
 mod command;
 mod error;
+mod golang;
 pub mod guard;
 mod honoured;
 mod install;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{cleared, said};
-use crate::engine::build::watched;
-use crate::engine::locate::search_path;
-use crate::engine::recipe::{Install, Recipe};
-use crate::engine::{EngineError, Progress};
+use super::build::watched;
+use super::install::cleared;
+use super::locate::search_path;
+use super::recipe::{Install, Recipe};
+use super::{EngineError, Progress};
 
 /// Go's command.
 pub(super) fn compiler() -> Option<PathBuf> {
@@ -29,25 +29,36 @@ pub(super) fn install(
         engine: recipe.name.clone(),
         what_to_do: "its installation needs Go: put `go` on PATH".into(),
     })?;
+    // Binaries come to their place when the build is whole.
     let (binaries, scratch) = (dir.join("bin"), dir.join("build"));
-    cleared(&binaries)?;
+    let built = scratch.join("bin");
     cleared(&scratch)?;
     let what = format!("installing {}", recipe.title);
     let mut build = Command::new(&go);
     // Go writes modules that cannot be deleted unless told otherwise.
     build.args(["install", "-v", "-modcacherw", package]);
     build
-        .env("GOBIN", &binaries)
+        .env("GOBIN", &built)
         .env("GOPATH", scratch.join("modules"))
         .env("GOCACHE", scratch.join("cache"))
         .env_remove("GOMODCACHE")
         .envs(&how.env);
     watched(&recipe.name, &what, &mut build, said, progress)?;
+    cleared(&binaries)?;
+    std::fs::rename(&built, &binaries)
+        .map_err(EngineError::io(format!("cannot write {}", binaries.display())))?;
     cleared(&scratch)?;
     let mut ask = Command::new(&go);
     ask.args(["version", "-m"]).arg(&binaries);
     let told = watched(&recipe.name, &what, &mut ask, |_| None, progress)?;
     Ok(module(&told).unwrap_or_else(|| package.to_owned()))
+}
+
+/// A line of Go's as a word about its progress: what it downloads, or, alone in its line, a package it is done with.
+fn said(line: &str) -> Option<String> {
+    let line = line.trim();
+    let package = !line.is_empty() && !line.contains(char::is_whitespace);
+    (package || line.starts_with("go: downloading ")).then(|| line.chars().take(100).collect())
 }
 
 /// `ollama v0.9.3` out of what `go version -m` tells of a binary.
@@ -63,6 +74,14 @@ fn module(told: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_compiler_says_is_no_progress() {
+        assert!(said("github.com/ollama/ollama/llama").is_some());
+        assert!(said("go: downloading golang.org/x/sys v0.31.0").is_some());
+        assert_eq!(said("cgo: C compiler \"gcc\" not found"), None);
+        assert_eq!(said("# github.com/ollama/ollama/llama"), None);
+    }
 
     #[test]
     fn a_binary_tells_its_module() {
