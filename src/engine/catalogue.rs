@@ -30,6 +30,7 @@ const SHIPPED: &[Shipped] = &[
     shipped!("sglang"),
     shipped!("tgi"),
     shipped!("ollama"),
+    shipped!("lmrs"),
     shipped!("lmstudio"),
     shipped!("uzu"),
     shipped!("command"),
@@ -172,6 +173,7 @@ mod tests {
             let wanted = match (recipe.kind, here) {
                 (_, false) => "it runs on",
                 (Kind::Command, true) => "--command",
+                (Kind::Bridge, true) => "name the program in",
                 _ => "type `",
             };
             assert!(message.contains(wanted), "{}: {message}", recipe.name);
@@ -185,7 +187,7 @@ mod tests {
             .filter(|shipped| parsed(shipped).dialect.ignore_eos.is_none())
             .map(|shipped| shipped.name)
             .collect();
-        assert_eq!(without, ["tgi", "ollama", "lmstudio", "uzu"]);
+        assert_eq!(without, ["tgi", "ollama", "lmrs", "lmstudio", "uzu"]);
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Where a program of the user's may be.
+/// Where a program of the user's may be: the engine's server or, for a bridge, what its server stands in front of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Find {

@@ -23,18 +23,26 @@ pub struct Bridge {
     model: Model,
     vocabulary: Arc<Vocabulary>,
     pool: Arc<Pool>,
+    parallel: usize,
     places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 impl Bridge {
-    /// A bridge to what `pool` starts.
-    pub fn new(model: Model, vocabulary: Vocabulary, pool: Pool, metrics: Arc<Metrics>) -> Bridge {
+    /// A bridge to what `pool` starts, for `parallel` requests at a time.
+    pub fn new(
+        model: Model,
+        vocabulary: Vocabulary,
+        pool: Pool,
+        parallel: usize,
+        metrics: Arc<Metrics>,
+    ) -> Bridge {
         Bridge {
             model,
             vocabulary: Arc::new(vocabulary),
-            places: Arc::new(Semaphore::new(pool.room.parallel)),
+            places: Arc::new(Semaphore::new(parallel)),
             pool: Arc::new(pool),
+            parallel,
             metrics,
         }
     }
@@ -161,12 +169,11 @@ impl Generator for Bridge {
     fn props(&self) -> Value {
         json!({
             "engine": "lm.rs",
-            "parallel": self.pool.room.parallel,
+            "parallel": self.parallel,
             "context": self.model.context,
             "threads": self.pool.threads(),
             "weights": self.model.weights,
             "weights_bytes": self.model.bytes,
-            "requests_per_process": self.pool.room.life,
             "device": "cpu",
         })
     }

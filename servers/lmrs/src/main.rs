@@ -20,10 +20,10 @@ use clap::Parser;
 use loadtest_shell::routes::{self, Server};
 use loadtest_shell::{free_memory, listen};
 
-use backend::Program;
+use backend::{Program, Sampling};
 use bridge::Bridge;
 use model::Model;
-use pool::{Pool, Room};
+use pool::Pool;
 use vocabulary::Vocabulary;
 
 /// Serves lm.rs over OpenAI's API
@@ -74,12 +74,10 @@ fn run(args: Args) -> anyhow::Result<()> {
     let (model, tokenizer) = (args.model.join("model.lmrs"), args.model.join("tokenizer.bin"));
     let form = Model::read(&model)?;
     let vocabulary = Vocabulary::read(&tokenizer)?;
-    let room = Room::new(&form, args.parallel, free_memory());
-    if room.parallel < args.parallel {
-        eprintln!(
-            "loadtest-lmrs: memory is enough for {} requests at a time",
-            room.parallel
-        );
+    let fits = usize::try_from(free_memory() / form.connection_bytes().max(1)).unwrap_or(usize::MAX);
+    let parallel = args.parallel.min(fits).max(1);
+    if parallel < args.parallel {
+        eprintln!("loadtest-lmrs: memory is enough for {parallel} requests at a time");
     }
     let threads = args
         .threads
@@ -98,11 +96,16 @@ fn run(args: Args) -> anyhow::Result<()> {
         let listener = listen::bind(&args.host, args.port).await;
         let listener = listener.with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
         let server = Server::loading(vec![args.model_name]);
-        let pool = Pool::new(program, room);
+        let pool = Pool::new(program);
         let loading = async {
-            pool.warm().await?;
+            // It is known to work before a request comes, and the API's own sampling is likely to be asked for.
+            let usual = Sampling {
+                temperature: 1.0,
+                top_p: 1.0,
+            };
+            pool.lease(usual).await?;
             let metrics = Arc::clone(&server.metrics);
-            server.ready(Arc::new(Bridge::new(form, vocabulary, pool, metrics)));
+            server.ready(Arc::new(Bridge::new(form, vocabulary, pool, parallel, metrics)));
             std::future::pending::<anyhow::Result<()>>().await
         };
         tokio::select! {

@@ -87,19 +87,15 @@ impl Model {
         })
     }
 
-    /// Bytes that lm.rs keeps of each connection for the rest of its life: it widens the embeddings of quantised models
-    /// once for each, and never gives them back.
-    pub fn kept_bytes(&self) -> u64 {
-        match self.weights {
-            "f32" => 0,
-            _ => 4 * u64::from(self.vocabulary) * u64::from(self.dim),
-        }
-    }
-
-    /// Most bytes that a connection takes: its KV memory, and what is kept of it.
+    /// Most bytes that a connection takes while it lasts: its KV memory, and the embeddings of a quantised model, which
+    /// lm.rs widens once for each.
     pub fn connection_bytes(&self) -> u64 {
-        let rows = u64::from(self.layers) * u64::from(self.context);
-        2 * 4 * rows * u64::from(self.kv_dim) + self.kept_bytes()
+        let cells = u64::from(self.layers) * u64::from(self.context) * u64::from(self.kv_dim);
+        let widened = match self.weights {
+            "f32" => 0,
+            _ => u64::from(self.vocabulary) * u64::from(self.dim),
+        };
+        4 * (2 * cells + widened)
     }
 }
 
@@ -133,12 +129,9 @@ mod tests {
             (model.family, model.weights, model.context),
             (Family::Llama, "q8_0", 8192)
         );
-        assert_eq!(model.kept_bytes(), 4 * 128_256 * 576);
-        assert_eq!(
-            model.connection_bytes() - model.kept_bytes(),
-            2 * 4 * 30 * 8192 * 192
-        );
-        assert_eq!(Model::of(&head(0), 7).unwrap().kept_bytes(), 0);
+        let cache = 2 * 4 * 30 * 8192 * 192;
+        assert_eq!(model.connection_bytes(), cache + 4 * 128_256 * 576);
+        assert_eq!(Model::of(&head(0), 7).unwrap().connection_bytes(), cache);
     }
 
     #[test]

@@ -29,7 +29,7 @@ struct Bridge {
     client: reqwest::Client,
 }
 
-/// A folder with a model of this many bytes of embeddings (over 4), a tokenizer, and a program that is the stand-in.
+/// A folder with a model of this many embeddings of this width, a tokenizer, and a program that is the stand-in.
 fn house(vocabulary: u32, dim: u32) -> TempDir {
     use std::os::unix::fs::PermissionsExt;
 
@@ -392,18 +392,35 @@ async fn requests_beyond_the_bound_wait() {
 }
 
 #[tokio::test]
-async fn a_process_that_keeps_too_much_gives_way_to_another() {
-    // Embeddings larger than any memory: one request a process, and one at a time.
-    let bridge = Bridge::in_house(house(4_000_000, 1_000_000), &[]).await;
-    for _ in 0..3 {
-        bridge.answer("words 1", json!({})).await;
-    }
-    let pids: Vec<u32> = bridge.starts().into_iter().map(|(_, pid)| pid).collect();
-    assert_eq!(pids.len(), 3);
-    until("the end of those before", || {
-        pids[..2].iter().all(|pid| !alive(*pid))
-    })
-    .await;
+async fn memory_bounds_the_requests_at_a_time() {
+    // Embeddings larger than any memory.
+    let bridge = Bridge::in_house(house(4_000_000, 1_000_000), &["--parallel", "8"]).await;
+    let (_, props) = bridge.page("/props").await;
+    let props: Value = serde_json::from_str(&props).expect("JSON");
+    assert_eq!(props["parallel"], 1);
+}
+
+#[tokio::test]
+async fn a_process_that_is_replaced_ends_with_its_last_request() {
+    let bridge = Bridge::start(&[]).await;
+    let mut old = bridge
+        .ask("forever", json!({ "max_tokens": 400, "temperature": 0.5 }))
+        .await;
+    old.chunk().await.expect("a chunk");
+    bridge.answer("words 1", json!({ "temperature": 0 })).await;
+    let of = |sampling: &str| {
+        let starts = bridge.starts();
+        starts
+            .iter()
+            .find(|start| start.0 == sampling)
+            .expect("it was started")
+            .1
+    };
+    let (replaced, current) = (of("0.5 1"), of("0 1"));
+    assert!(alive(replaced) && alive(current));
+    drop(old);
+    until("the end of the one before", || !alive(replaced)).await;
+    assert!(alive(current));
 }
 
 #[tokio::test]
