@@ -276,7 +276,7 @@ async fn an_answer_ends_where_it_is_to_end() {
 #[tokio::test]
 async fn a_client_that_goes_away_ends_the_work() {
     let bridge = Bridge::start(&[]).await;
-    let mut response = bridge.ask("forever", json!({ "max_tokens": 400 })).await;
+    let mut response = bridge.ask("crawl", json!({ "max_tokens": 400 })).await;
     response.chunk().await.expect("a chunk");
     drop(response);
     bridge.until_logged("send failed").await;
@@ -373,7 +373,7 @@ async fn what_lm_rs_cannot_do_is_refused_by_name() {
 #[tokio::test]
 async fn requests_beyond_the_bound_wait() {
     let bridge = Bridge::start(&["--parallel", "1"]).await;
-    let mut first = bridge.ask("forever", json!({ "max_tokens": 400 })).await;
+    let mut first = bridge.ask("hold", json!({ "max_tokens": 400 })).await;
     first.chunk().await.expect("a chunk");
     let second = bridge.answer("words 2", json!({}));
     let waits = async {
@@ -404,7 +404,7 @@ async fn memory_bounds_the_requests_at_a_time() {
 async fn a_process_that_is_replaced_ends_with_its_last_request() {
     let bridge = Bridge::start(&[]).await;
     let mut old = bridge
-        .ask("forever", json!({ "max_tokens": 400, "temperature": 0.5 }))
+        .ask("hold", json!({ "max_tokens": 400, "temperature": 0.5 }))
         .await;
     old.chunk().await.expect("a chunk");
     bridge.answer("words 1", json!({ "temperature": 0 })).await;
@@ -426,7 +426,7 @@ async fn a_process_that_is_replaced_ends_with_its_last_request() {
 #[tokio::test]
 async fn nothing_is_left_when_the_bridge_goes() {
     let mut bridge = Bridge::start(&[]).await;
-    let mut response = bridge.ask("forever", json!({ "max_tokens": 400 })).await;
+    let mut response = bridge.ask("hold", json!({ "max_tokens": 400 })).await;
     response.chunk().await.expect("a chunk");
     let pids: Vec<u32> = bridge.starts().into_iter().map(|(_, pid)| pid).collect();
     assert!(pids.iter().any(|pid| alive(*pid)));

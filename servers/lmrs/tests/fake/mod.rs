@@ -76,10 +76,17 @@ async fn play(socket: &mut WebSocketStream<TcpStream>, script: &str) -> Result<(
     if order == "garbage" {
         return socket.send(Message::text("no JSON")).await;
     }
+    // The real one computes between two frames.
+    let gap = match order.as_str() {
+        "crawl" => Duration::from_millis(50),
+        _ => Duration::from_millis(1),
+    };
     for n in 0..count {
         socket.send(frame("OUTPUT", &format!(" w{n}"))).await?;
-        // The real one computes here.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(gap).await;
+        if order == "hold" {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
     }
     match order.as_str() {
         "die" => std::process::abort(),
