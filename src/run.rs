@@ -28,7 +28,7 @@ pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
 
-pub use engines::{format, recipe};
+pub use engines::{format, have, recipe};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

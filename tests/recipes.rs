@@ -1,5 +1,5 @@
 //! Every recipe whose server speaks OpenAI's API, against a stand-in that takes the real one's arguments, refuses what it
-//! refuses, and replays its stream. Ollama, the command line and lm.rs have tests of their own.
+//! refuses, and replays its stream; and lm.rs's behind its bridge. Ollama and the command line have tests of their own.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -241,4 +241,130 @@ fn lm_studio_is_asked_where_it_runs() {
     assert!(
         stderr(&unknown).contains("has no model `not-loaded`; name one of these with --model: loaded-model")
     );
+}
+
+/// The bridge to lm.rs, built beside the program under test, which finds it there.
+fn build_bridge() {
+    let folder = Path::new(env!("CARGO_BIN_EXE_loadtest"))
+        .parent()
+        .expect("a folder");
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args(["build", "--quiet", "--package", "loadtest-lmrs"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("CARGO_TARGET_DIR", folder.parent().expect("target"));
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(
+        build.status().expect("cargo runs").success(),
+        "the bridge does not build"
+    );
+}
+
+/// What lm.rs reads, of one layer and without weights.
+fn write_lmrs(folder: &Path) {
+    let mut model = b"lmrs".to_vec();
+    for number in [4_u32, 64, 8, 1, 1, 8, 1, 260, 512] {
+        model.extend(number.to_le_bytes());
+    }
+    model.extend([0; 8]);
+    model.extend([1, 1]);
+    model.resize(256, 0);
+    std::fs::write(folder.join("model.lmrs"), model).expect("written");
+    let mut tokenizer: Vec<u8> = [260_u32, 64, 0, 1]
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    for token in 0..260 {
+        let name = format!("<{token}>");
+        tokenizer.extend(0_f32.to_le_bytes());
+        tokenizer.extend((name.len() as u32).to_le_bytes());
+        tokenizer.extend(name.as_bytes());
+    }
+    std::fs::write(folder.join("tokenizer.bin"), tokenizer).expect("written");
+}
+
+#[test]
+fn lm_rs_is_driven_through_its_bridge() {
+    build_bridge();
+    let house = House::new();
+    let model = folder(&house);
+    write_lmrs(&model);
+    let program = house.dir.path().join("backend");
+    let stand_in = script().with_file_name("lmrs.py");
+    std::fs::write(
+        &program,
+        format!("#!/bin/sh\nexec python3 '{}' \"$@\"\n", stand_in.display()),
+    )
+    .expect("written");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let load = [
+        "--engine",
+        "lmrs",
+        "--users",
+        "2",
+        "--num-prompts",
+        "4",
+        "--osl",
+        "12",
+        "--isl",
+        "40",
+    ];
+    let short = [
+        "--warmup",
+        "0s",
+        "--ramp",
+        "0s",
+        "--no-calibrate",
+        "--format",
+        "json",
+    ];
+    let output = house
+        .command()
+        .env("LOADTEST_LMRS", &program)
+        .env("LOADTEST_NO_BUILD", "1")
+        .args(load)
+        .args(short)
+        .args(["--model", model.to_str().expect("UTF-8")])
+        .output()
+        .expect("loadtest starts");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    nothing_left("stand-ins/lmrs.py");
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (engine, step) = (&summary["engines"][0], &summary["steps"][0]);
+    assert_eq!(
+        (&step["requests_all"]["ok"], &step["requests_all"]["failed"]),
+        (&4.into(), &0.into()),
+        "{step:#}"
+    );
+    assert_eq!(
+        (&step["tokens"]["output"], &step["tokens"]["source"]),
+        (&48.into(), &"usage".into()),
+        "{step:#}"
+    );
+    assert_eq!(
+        (&engine["kind"], &engine["effective"]["context"]),
+        (&"bridge".into(), &512.into())
+    );
+}
+
+#[test]
+fn without_lm_rs_its_bridge_is_not_built() {
+    let house = House::new();
+    let mut listing = house.command();
+    let output = listing
+        .env_remove("LOADTEST_LMRS")
+        .args(["engines", "--format", "json"])
+        .output();
+    let output = output.expect("loadtest starts");
+    let rows: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let row = rows
+        .as_array()
+        .expect("rows")
+        .iter()
+        .find(|row| row["name"] == "lmrs")
+        .expect("its row");
+    assert_eq!(row["state"], "missing");
+    assert!(row["what_to_do"].to_string().contains("LOADTEST_LMRS"), "{row}");
 }

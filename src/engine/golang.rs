@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::build::watched;
-use super::install::cleared;
+use super::environment::clear;
 use super::locate::search_path;
 use super::recipe::{Install, Recipe};
 use super::{EngineError, Progress};
@@ -14,14 +14,14 @@ pub(super) fn compiler() -> Option<PathBuf> {
     search_path("go")
 }
 
-/// Builds `package`, which is named with its version, into `dir/bin`; returns the name and version of its module.
+/// Builds `packages`, which are named with their version, into `dir/bin`; returns the name and version of its module.
 ///
 /// Sources and intermediate results have a folder in `dir` as well, which goes when the build is done: the user's own
 /// module and build caches stay as they are.
 pub(super) fn install(
     recipe: &Recipe,
     how: &Install,
-    package: &str,
+    packages: &[String],
     dir: &Path,
     progress: &dyn Progress,
 ) -> Result<String, EngineError> {
@@ -32,11 +32,11 @@ pub(super) fn install(
     // Binaries come to their place when the build is whole.
     let (binaries, scratch) = (dir.join("bin"), dir.join("build"));
     let built = scratch.join("bin");
-    cleared(&scratch)?;
+    clear(&scratch)?;
     let what = format!("installing {}", recipe.title);
     let mut build = Command::new(&go);
     // Go writes modules that cannot be deleted unless told otherwise.
-    build.args(["install", "-v", "-modcacherw", package]);
+    build.args(["install", "-v", "-modcacherw"]).args(packages);
     build
         .env("GOBIN", &built)
         .env("GOPATH", scratch.join("modules"))
@@ -44,14 +44,14 @@ pub(super) fn install(
         .env_remove("GOMODCACHE")
         .envs(&how.env);
     watched(&recipe.name, &what, &mut build, said, progress)?;
-    cleared(&binaries)?;
+    clear(&binaries)?;
     std::fs::rename(&built, &binaries)
         .map_err(EngineError::io(format!("cannot write {}", binaries.display())))?;
-    cleared(&scratch)?;
+    clear(&scratch)?;
     let mut ask = Command::new(&go);
     ask.args(["version", "-m"]).arg(&binaries);
     let told = watched(&recipe.name, &what, &mut ask, |_| None, progress)?;
-    Ok(module(&told).unwrap_or_else(|| package.to_owned()))
+    Ok(module(&told).unwrap_or_else(|| packages.join(", ")))
 }
 
 /// A line of Go's as a word about its progress: what it downloads, or, alone in its line, a package it is done with.
