@@ -1,5 +1,5 @@
-"""A scripted stand-in for an engine's own server: `engine.py NAME ARGUMENTS...` takes the arguments that the real one
-takes, refuses what it refuses, and replays the stream in tests/data/streams/NAME.sse."""
+"""A scripted stand-in for an engine's own server: `engine.py NAME MARK ARGUMENTS...` takes the arguments that the real one
+takes, refuses what it refuses, and replays the stream in tests/data/streams/NAME.sse. MARK tells its process from others."""
 
 import argparse
 import http.server
@@ -85,7 +85,7 @@ for option in engine["options"]:
     parser.add_argument(option, required=True)
 for switch in engine.get("switches", []):
     parser.add_argument(switch, action="store_true", required=True)
-options = parser.parse_args(sys.argv[2:])
+options = parser.parse_args(sys.argv[3:])
 recorded = pathlib.Path(__file__).parents[1] / "data/streams" / f"{name}.sse"
 events = [line[len("data:"):].strip() for line in recorded.read_text().splitlines() if line.startswith("data:")]
 
