@@ -38,6 +38,7 @@ const SHIPPED: &[Shipped] = &[
     shipped!("sglang"),
     shipped!("tgi"),
     shipped!("ollama"),
+    shipped!("lmrs", "convert.py"),
     shipped!("lmstudio"),
     shipped!("uzu"),
     shipped!("command"),
@@ -182,6 +183,7 @@ mod tests {
             let wanted = match (recipe.kind, here) {
                 (_, false) => "it runs on",
                 (Kind::Command, true) => "--command",
+                (Kind::Bridge, true) => "name the program in",
                 _ => "type `",
             };
             assert!(message.contains(wanted), "{}: {message}", recipe.name);
@@ -204,7 +206,7 @@ mod tests {
             .filter(|shipped| parsed(shipped).dialect.ignore_eos.is_none())
             .map(|shipped| shipped.name)
             .collect();
-        assert_eq!(without, ["tgi", "ollama", "lmstudio", "uzu"]);
+        assert_eq!(without, ["tgi", "ollama", "lmrs", "lmstudio", "uzu"]);
     }
 
     #[test]

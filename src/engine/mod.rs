@@ -10,6 +10,7 @@ mod command;
 mod convert;
 mod environment;
 mod error;
+mod golang;
 pub mod guard;
 mod honoured;
 mod install;

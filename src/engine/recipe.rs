@@ -43,7 +43,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Where a program of the user's may be.
+/// Where a program of the user's may be: the engine's server or, for a bridge, what its server stands in front of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Find {
@@ -77,15 +77,24 @@ pub struct Build {
     pub takes: String,
 }
 
-/// How the engine is installed into a private Python environment.
+/// How the engine is installed into a folder of its own: by pip into a private Python environment, or by Go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Install {
     /// What `pip install` is given.
+    #[serde(default)]
     pub packages: Vec<String>,
-    /// The program that results; `{python}` is the environment's interpreter, `{dir}` the environment's folder.
+    /// What `go install` is given, in place of `packages`: a package with its version. It goes to `{dir}/bin`.
+    pub go: Option<String>,
+    /// Environment of `go install`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Systems that it can be installed on, as Rust calls them; empty: any.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// The program that results; `{python}` is the environment's interpreter, `{dir}` the folder.
     pub program: Vec<String>,
-    /// Files beside the recipe that go into the environment's folder.
+    /// Files beside the recipe that go into the folder.
     #[serde(default)]
     pub files: Vec<PathBuf>,
     /// What it costs, for people: minutes and disk.
