@@ -8,8 +8,11 @@ mod interrupt;
 mod shown;
 mod step;
 mod subject;
+mod used;
+mod watched;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 
@@ -18,7 +21,7 @@ use crate::measure::result::{RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
 use crate::profile::Profile;
 use crate::report::{self, Progress, Show};
-use crate::telemetry::Machine;
+use crate::telemetry::{self, Machine};
 
 use calibration::When;
 use cores::Cores;
@@ -76,8 +79,10 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let recipes = engines::recipes(&profile)?;
     let subject = Subject::resolve(&profile, &recipes, &progress)?;
 
+    let mut cards = telemetry::nvidia();
+    let machine = Machine::read(cards.as_deref_mut().map(|cards| cards as _));
     let clock = Clock::start();
-    let mut store = open_store(&profile, &recipes, &subject)?;
+    let mut store = open_store(&profile, &recipes, &subject, &machine)?;
     let bench = step::Bench {
         profile: &profile,
         subject: &subject,
@@ -85,6 +90,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         progress: &progress,
         interrupt,
         clock,
+        cards: cards.map(|cards| Arc::new(Mutex::new(cards))),
     };
     calibration::calibrate(&bench, &mut store, When::Before)?;
     for (number, turn) in profile.turns(recipes.len()).iter().enumerate() {
@@ -119,13 +125,14 @@ fn open_store(
     profile: &Profile,
     recipes: &[crate::engine::Recipe],
     subject: &Subject,
+    machine: &Machine,
 ) -> anyhow::Result<Store> {
     let effective = match serde_json::to_value(profile).context("the profile does not serialise")? {
         serde_json::Value::Object(map) => map,
         _ => serde_json::Map::new(),
     };
     let mut run = RunResult::new(chrono::Utc::now(), effective);
-    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(Machine::read()) {
+    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(machine) {
         run.machine = machine;
     }
     run.model = subject.describe();

@@ -31,7 +31,7 @@ pub use recipe::{
     Build, Dialect, Find, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready, Recipe, RecipeError,
     Serve,
 };
-pub use server::{Running, attach, start};
+pub use server::{Load, Running, attach, start};
 pub use settings::{Effective, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.

@@ -7,6 +7,7 @@ pub mod definition;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
+mod gpus;
 mod histogram;
 pub mod hlog;
 mod latencies;
@@ -28,6 +29,7 @@ mod window;
 
 pub use arrivals::Arrivals;
 pub use clock::Clock;
+pub use gpus::GpuSecond;
 pub use histogram::lag;
 pub use latencies::Latencies;
 pub use live::{Live, LiveShards, SecondCounts, Totals};

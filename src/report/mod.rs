@@ -4,6 +4,7 @@ mod calibration;
 mod columns;
 mod csv;
 mod progress;
+mod servers;
 mod table;
 mod verdict;
 mod words;

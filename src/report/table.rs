@@ -9,7 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::words;
+use super::{servers, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -25,6 +25,7 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
             ""
         });
     }
+    out.push_str(&servers(run, width));
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
     }
@@ -34,32 +35,60 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     out
 }
 
-/// One table in Markdown with the findings below it.
+/// What the servers cost: its own table, and how long they took to load.
+fn servers(run: &RunResult, width: usize) -> String {
+    let columns = servers::columns(&run.steps);
+    let mut out = String::new();
+    if !columns.is_empty() {
+        let wide = table(&run.steps, &columns, 1);
+        let fits = wide.lines().all(|line| line.chars().count() <= width);
+        let table = if fits {
+            wide
+        } else {
+            table(&run.steps, &columns, 0)
+        };
+        out = format!("\nwhat the servers cost\n{table}");
+    }
+    for line in servers::loading(&run.engines) {
+        out += &format!("{line}\n");
+    }
+    out
+}
+
+/// One table in Markdown, that of what the servers cost, and the findings below them.
 pub(super) fn markdown(run: &RunResult) -> String {
-    let columns = columns(&run.steps);
+    let mut out = markdown_table(&run.steps, &columns(&run.steps));
+    let cost = servers::columns(&run.steps);
+    if !cost.is_empty() {
+        out += &format!("\n{}", markdown_table(&run.steps, &cost));
+    }
+    let loading = servers::loading(&run.engines);
+    let findings = words::findings(run);
+    let gap = if findings.is_empty() && loading.is_none() {
+        ""
+    } else {
+        "\n"
+    };
+    let lines: String = loading
+        .iter()
+        .chain(&findings)
+        .map(|line| format!("- {}\n", line.trim_start()))
+        .collect();
+    format!("{out}{gap}{lines}")
+}
+
+fn markdown_table(steps: &[StepResult], columns: &[Column]) -> String {
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| c.head.join(" ").trim().to_owned()));
-    for step in &run.steps {
-        let cell = |c: &Column| {
-            format!(
-                "{}{}",
-                c.cell(step).replace('\n', ", "),
-                star(c, step, &run.steps)
-            )
-        };
+    for step in steps {
+        let cell = |c: &Column| format!("{}{}", c.cell(step).replace('\n', ", "), star(c, step, steps));
         builder.push_record(columns.iter().map(|c| cell(c).replace('*', " \\*")));
     }
     let mut table = builder.build();
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
-    let findings = words::findings(run);
-    let gap = if findings.is_empty() { "" } else { "\n" };
-    let lines: String = findings
-        .iter()
-        .map(|line| format!("- {}\n", line.trim_start()))
-        .collect();
-    format!("{table}\n{gap}{lines}")
+    format!("{table}\n")
 }
 
 /// All columns side by side where they fit, else throughput above latency.

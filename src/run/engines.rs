@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::step::{self, Bench};
+use super::step::{self, Bench, Toll};
 use super::{Shown, Usage};
-use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
+use crate::engine::{self, Effective, EngineError, Exit, Kind, Load, Recipe, Running, Settings};
 use crate::measure::Store;
-use crate::measure::result::{EngineFailure, EngineResult};
+use crate::measure::result::{EngineFailure, EngineResult, LoadTime};
 use crate::profile::{self, Cpus, Profile, Turn};
 use crate::report;
 use crate::telemetry::affinity;
@@ -84,6 +84,7 @@ fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let threads = || default_threads(bench.cores.server.as_ref());
     settings.threads = profile.server.threads.unwrap_or_else(threads);
     settings.weights = profile.server.weights.clone();
+    settings.ready_timeout = profile.server.load_timeout;
     settings.extra_args = profile.server.args.clone();
     Ok(settings)
 }
@@ -100,11 +101,11 @@ fn default_threads(own: Option<&Cpus>) -> u32 {
     u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
-/// The file of the run's folder that a server writes to: one for each time that the engine is started.
-fn log_name(recipe: &Recipe, turn: &Turn) -> String {
+/// A file of the run's folder about a server: one for each time that the engine is started.
+pub fn file_name(what: &str, recipe: &Recipe, turn: &Turn, extension: &str) -> String {
     match turn.repeats.start {
-        0 => format!("engine-{}.log", recipe.name),
-        repeat => format!("engine-{}-{}.log", recipe.name, repeat + 1),
+        0 => format!("{what}-{}.{extension}", recipe.name),
+        repeat => format!("{what}-{}-{}.{extension}", recipe.name, repeat + 1),
     }
 }
 
@@ -140,7 +141,7 @@ pub fn measure(
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let log = log_name(recipe, turn);
+    let log = file_name("engine", recipe, turn, "log");
     let settings = match recipe.kind {
         Kind::Attach => None,
         _ => Some(settings(bench, &store.dir().join(&log))?),
@@ -160,7 +161,9 @@ pub fn measure(
     store.engine(index, |engine| {
         engine.version = running.version().map(str::to_owned);
         engine.starts += u32::from(running.pid().is_some());
-        engine.load_s = engine.load_s.or(running.load_s());
+        let load = running.load();
+        engine.load_s = engine.load_s.or(load.map(|load| load.first_token.as_secs_f64()));
+        engine.loads.extend(load.map(load_time));
         engine.wanted = settings.as_ref().map(wanted).unwrap_or_default();
         engine.effective = effective(running.effective());
         engine.effective.extend(processors(bench, &running));
@@ -169,21 +172,78 @@ pub fn measure(
 
     let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
-    let died = running.exit();
+    // Before it is told to stop, which ends it too.
+    let died = running.is_dead();
     let ended = control.block_on(running.stop());
-    store.engine(index, |engine| match (&died, ended) {
-        (Some(exit), _) => {
-            engine.exit = Some(exit.to_string());
-            engine.failure = Some(EngineFailure {
-                message: format!("{} died during the run, {exit}", recipe.name),
-                exit: Some(exit.to_string()),
-                log_tail: lines(&exit.log_tail),
-            });
+    let (toll, steps) = match steps {
+        Ok(toll) => (toll, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    if let Some(exit) = ended {
+        if killed(&exit) && !died {
+            store.note(not_stopped(recipe));
         }
-        (None, Some(_)) => engine.exit = Some("stopped".into()),
-        (None, None) => {}
-    })?;
+        store.engine(index, |engine| match died {
+            true => {
+                engine.exit = Some(exit.to_string());
+                engine.failure = Some(death(bench, recipe, &exit, toll.as_ref()));
+            }
+            false if killed(&exit) => engine.exit = Some("stopped by SIGKILL".into()),
+            false => engine.exit = Some("stopped".into()),
+        })?;
+    }
     steps
+}
+
+fn killed(exit: &Exit) -> bool {
+    exit.signal == Some(libc::SIGKILL)
+}
+
+/// What a reader must know of a server that would not go.
+fn not_stopped(recipe: &Recipe) -> String {
+    format!(
+        "{} was still there {} s after SIGTERM, when it was to stop, and was killed (stop_grace_s in its engine.toml)",
+        recipe.name,
+        recipe.ready.stop_grace().as_secs()
+    )
+}
+
+/// A server that ended by itself while the run needed it.
+fn death(bench: &Bench<'_>, recipe: &Recipe, exit: &Exit, toll: Option<&Toll>) -> EngineFailure {
+    let ago = exit.at.map_or(0.0, |at| at.elapsed().as_secs_f64());
+    let at_s = (bench.clock.now_ns() as f64 / 1e9 - ago).max(0.0);
+    let at_s = (at_s * 10.0).round() / 10.0;
+    let mut message = format!(
+        "{} died during the run, {exit}, {at_s} s after its start",
+        recipe.name
+    );
+    if let Some(toll) = toll {
+        let plural = if toll.requests == 1 { "" } else { "s" };
+        message += &format!(
+            ", under {} users; it took {} request{plural} down (server_exit)",
+            toll.users, toll.requests
+        );
+    }
+    if killed(exit) {
+        message += "; SIGKILL comes from a user, or from the kernel when memory runs out: `dmesg` tells";
+    }
+    EngineFailure {
+        message,
+        exit: Some(exit.to_string()),
+        at_s: Some(at_s),
+        step: toll.map(|toll| toll.step),
+        requests_lost: toll.map(|toll| toll.requests),
+        log_tail: lines(&exit.log_tail),
+    }
+}
+
+/// How long a start took, as `run.json` holds it.
+fn load_time(load: Load) -> LoadTime {
+    let ready = load.ready.unwrap_or_default();
+    LoadTime {
+        ready_s: load.ready.map(|ready| ready.as_secs_f64()),
+        first_token_s: load.first_token.saturating_sub(ready).as_secs_f64(),
+    }
 }
 
 /// The engine's server, ready; none if the user would not wait.
@@ -270,5 +330,6 @@ fn failure(error: &anyhow::Error) -> EngineFailure {
         message,
         exit,
         log_tail,
+        ..EngineFailure::default()
     }
 }
