@@ -80,7 +80,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let subject = Subject::resolve(&profile, &recipes, &progress)?;
 
     let mut cards = telemetry::nvidia();
-    let machine = Machine::read(cards.as_deref_mut().map(|cards| cards as _));
+    let machine = Machine::read(cards.as_deref_mut());
     let clock = Clock::start();
     let mut store = open_store(&profile, &recipes, &subject, &machine)?;
     let bench = step::Bench {

@@ -117,10 +117,14 @@ fn guard(
         wait_for_end(server_pid, &stop, Some(Instant::now() + grace), &mut end);
     }
     // What the server started may take a while to go; its own end is news at once.
-    let told = end.is_some();
-    end.inspect(|end| end.tell(socket));
+    let told = end;
+    if let Some(end) = told {
+        end.tell(socket);
+    }
     let clean = sweep(server_pid, &mut end);
-    end.filter(|_| !told).inspect(|end| end.tell(socket));
+    if let (None, Some(end)) = (told, end) {
+        end.tell(socket);
+    }
     // A process that withstood SIGKILL still holds the pipe: don't wait for the end of its output.
     if clean {
         let _ = logging.join();

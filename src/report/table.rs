@@ -25,7 +25,7 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
             ""
         });
     }
-    out.push_str(&servers(run, width));
+    out.push_str(&what_servers_cost(run, width));
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
     }
@@ -36,7 +36,7 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
 }
 
 /// What the servers cost: its own table, and how long they took to load.
-fn servers(run: &RunResult, width: usize) -> String {
+fn what_servers_cost(run: &RunResult, width: usize) -> String {
     let columns = servers::columns(&run.steps);
     let mut out = String::new();
     if !columns.is_empty() {
@@ -49,7 +49,7 @@ fn servers(run: &RunResult, width: usize) -> String {
         };
         out = format!("\nwhat the servers cost\n{table}");
     }
-    for line in servers::loading(&run.engines) {
+    if let Some(line) = servers::loading(&run.engines) {
         out += &format!("{line}\n");
     }
     out

@@ -118,13 +118,6 @@ pub fn all(
             (index, target.clone(), prompts, first_id, stop),
         )?;
         let done = store.run().steps.len();
-        let mut window_opens = |start_ns| {
-            // So that a run that is killed can be told with its window. If it cannot be saved, the step's end says so.
-            let _ = store.step_begins(StepFacts {
-                window_start_ns: Some(start_ns),
-                ..facts.clone()
-            });
-        };
         let watched = Watched::start(&Looks {
             clock: bench.clock,
             cards: bench.cards.as_ref(),
@@ -136,6 +129,13 @@ pub fn all(
                 .join(engines::file_name("metrics", recipe, turn, "txt.gz")),
             step: facts.step,
         })?;
+        let mut window_opens = |start_ns| {
+            // So that a run that is killed can be told with its window. If it cannot be saved, the step's end says so.
+            let _ = store.step_begins(StepFacts {
+                window_start_ns: Some(start_ns),
+                ..facts.clone()
+            });
+        };
         let record = shown(
             bench,
             running,

@@ -51,7 +51,7 @@ impl Seen {
             let points: Vec<_> = usages.iter().map(|usage| (usage.at_ns, value(usage))).collect();
             grown(&points, window)
         };
-        let count = |value| added(value).map(|count| count.round() as u64);
+        let count = |value: fn(&Usage) -> f64| added(value).map(|count| count.round() as u64);
         let most = |value: fn(&Usage) -> u64| usages.iter().map(value).max();
         let cpu_s = added(|usage| usage.cpu_s);
         Some(ServerResult {

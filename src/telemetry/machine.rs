@@ -43,7 +43,7 @@ const FEATURES: [&str; 8] = [
 
 impl Machine {
     /// Asks the system, and the cards.
-    pub fn read(cards: Option<&mut dyn Cards>) -> Machine {
+    pub fn read(cards: Option<&mut (dyn Cards + 'static)>) -> Machine {
         let mut machine = Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             os: std::env::consts::OS.into(),
