@@ -11,7 +11,7 @@ use crate::measure::Store;
 use crate::measure::result::{EngineFailure, EngineResult, LoadTime};
 use crate::profile::{self, Cpus, Profile, Turn};
 use crate::report;
-use crate::telemetry::affinity;
+use crate::telemetry::{self, affinity};
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
 const TEMPLATE_TOKENS: u32 = 128;
@@ -170,6 +170,7 @@ pub fn measure(
         engine.log = running.pid().map(|_| log);
     })?;
 
+    let ooms = telemetry::oom_kills();
     let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
     // Before it is told to stop, which ends it too.
@@ -186,7 +187,7 @@ pub fn measure(
         store.engine(index, |engine| match died {
             true => {
                 engine.exit = Some(exit.to_string());
-                engine.failure = Some(death(bench, recipe, &exit, toll.as_ref()));
+                engine.failure = Some(death(bench, recipe, &exit, (toll.as_ref(), ooms)));
             }
             false if killed(&exit) => engine.exit = Some("stopped by SIGKILL".into()),
             false => engine.exit = Some("stopped".into()),
@@ -208,8 +209,13 @@ fn not_stopped(recipe: &Recipe) -> String {
     )
 }
 
-/// A server that ended by itself while the run needed it.
-fn death(bench: &Bench<'_>, recipe: &Recipe, exit: &Exit, toll: Option<&Toll>) -> EngineFailure {
+/// A server that ended by itself while the run needed it; `ooms`, the kernel's kills for want of memory before.
+fn death(
+    bench: &Bench<'_>,
+    recipe: &Recipe,
+    exit: &Exit,
+    (toll, ooms): (Option<&Toll>, Option<u64>),
+) -> EngineFailure {
     let ago = exit.at.map_or(0.0, |at| at.elapsed().as_secs_f64());
     let at_s = (bench.clock.now_ns() as f64 / 1e9 - ago).max(0.0);
     let at_s = (at_s * 10.0).round() / 10.0;
@@ -225,7 +231,13 @@ fn death(bench: &Bench<'_>, recipe: &Recipe, exit: &Exit, toll: Option<&Toll>) -
         );
     }
     if killed(exit) {
-        message += "; SIGKILL comes from a user, or from the kernel when memory runs out: `dmesg` tells";
+        message += match (ooms, telemetry::oom_kills()) {
+            (Some(before), Some(now)) if now > before => "; memory ran out, and the kernel killed for it",
+            (Some(_), Some(_)) => {
+                "; someone sent the signal: the kernel has killed nothing for want of memory"
+            }
+            _ => "; the kernel sends that signal when memory runs out: `dmesg` tells",
+        };
     }
     EngineFailure {
         message,

@@ -101,6 +101,20 @@ impl Machine {
     }
 }
 
+/// Processes that the kernel has killed since it was booted because memory ran out, that of a control group's limit
+/// included; `None` where the system does not tell.
+#[cfg(target_os = "linux")]
+pub fn oom_kills() -> Option<u64> {
+    let count = procfs::vmstat().ok()?.remove("oom_kill")?;
+    u64::try_from(count).ok()
+}
+
+/// Unknown on this system.
+#[cfg(not(target_os = "linux"))]
+pub fn oom_kills() -> Option<u64> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

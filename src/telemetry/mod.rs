@@ -16,7 +16,7 @@ mod watch;
 pub use archive::Archive;
 pub use cost::{Cost, Meter, ThreadId};
 pub use gpu::{Card, Cards, nvidia};
-pub use machine::Machine;
+pub use machine::{Machine, oom_kills};
 pub use page::MetricsPage;
 #[cfg(target_os = "linux")]
 pub(crate) use processes::below;
