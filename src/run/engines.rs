@@ -219,10 +219,7 @@ fn death(
     let ago = exit.at.map_or(0.0, |at| at.elapsed().as_secs_f64());
     let at_s = (bench.clock.now_ns() as f64 / 1e9 - ago).max(0.0);
     let at_s = (at_s * 10.0).round() / 10.0;
-    let mut message = format!(
-        "{} died during the run, {exit}, {at_s} s after its start",
-        recipe.name
-    );
+    let mut message = format!("{} died during the run, {exit}, {at_s} s into it", recipe.name);
     if let Some(toll) = toll {
         let plural = if toll.requests == 1 { "" } else { "s" };
         message += &format!(
