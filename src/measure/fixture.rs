@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, json};
 
+use super::across::across_steps;
 use super::result::{
     EngineFailure, EngineResult, GpuResult, LoadTime, RunResult, SequenceLength, ServerResult, Status,
     StepFacts,
 };
-use super::summary::{StepContext, fill_scaling, summarise};
+use super::summary::{StepContext, summarise};
 use super::{Outcome, Sample, Second, StepRecord, TokenSource, Window};
 
 const SECOND: u64 = 1_000_000_000;
@@ -84,6 +85,7 @@ fn second(at_s: u64, users: u32) -> Second {
         failed: 0,
         ttft_ns: Some((20 * MS, 20 * MS)),
         itl_ns: None,
+        gaps: Vec::new(),
     }
 }
 
@@ -193,7 +195,7 @@ pub(crate) fn finished_run() -> RunResult {
         };
         run.steps.push(summarise(facts, &record, context));
     }
-    fill_scaling(&mut run.steps);
+    across_steps(&mut run);
     for (engine, ready_s) in run.engines.iter_mut().zip([None, Some(2.5)]) {
         engine.loads = vec![LoadTime {
             ready_s,

@@ -9,7 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::{servers, words};
+use super::{across, servers, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -26,6 +26,10 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
         });
     }
     out.push_str(&what_servers_cost(run, width));
+    if let Some(table) = across::repeats(run, false) {
+        out.push('\n');
+        out.push_str(&table);
+    }
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
     }
@@ -55,12 +59,15 @@ fn what_servers_cost(run: &RunResult, width: usize) -> String {
     out
 }
 
-/// One table in Markdown, that of what the servers cost, and the findings below them.
+/// The tables in Markdown, and the findings below them.
 pub(super) fn markdown(run: &RunResult) -> String {
     let mut out = markdown_table(&run.steps, &columns(&run.steps));
     let cost = servers::columns(&run.steps);
     if !cost.is_empty() {
         out += &format!("\n{}", markdown_table(&run.steps, &cost));
+    }
+    if let Some(repeats) = across::repeats(run, true) {
+        out += &format!("\n{repeats}\n");
     }
     let loading = servers::loading(&run.engines);
     let findings = words::findings(run);
@@ -72,7 +79,7 @@ pub(super) fn markdown(run: &RunResult) -> String {
     let lines: String = loading
         .iter()
         .chain(&findings)
-        .map(|line| format!("- {}\n", line.trim_start()))
+        .map(|line| format!("- {}\n", line.trim_start().trim_start_matches("- ")))
         .collect();
     format!("{out}{gap}{lines}")
 }
