@@ -104,6 +104,12 @@ pub enum Command {
         /// What to print
         #[arg(long, value_enum, default_value = "table")]
         format: crate::profile::Format,
+        /// Write it to this file instead of printing it
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Open the run's report.html in the browser
+        #[arg(long)]
+        open: bool,
     },
     /// Explain a metric: definition, unit, and how other tools read it
     Explain {

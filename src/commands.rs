@@ -300,19 +300,32 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
     })
 }
 
-/// `loadtest report RUN`.
+/// `loadtest report RUN`: shows a run again, on stdout or in `output`, and writes its `report.html` anew.
 ///
 /// # Errors
-/// There is no such run, or its files are broken.
-pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
+/// There is no such run, its files are broken, or what was asked for cannot be written or opened.
+pub fn report(
+    run: &Path,
+    as_format: Format,
+    output: Option<&Path>,
+    open_page: bool,
+) -> anyhow::Result<Ending> {
     let dir = find(Path::new("results"), &run.to_string_lossy())?;
     let result = open(&dir)?;
-    report::print(&report::render(
-        &result,
-        format(as_format),
-        report::terminal_width(),
-        Some(&dir),
-    ))?;
+    let page = run::write_page(&result, &dir);
+    let width = report::terminal_width();
+    let shown = report::render(&result, format(as_format), width, Some(&dir));
+    match output {
+        Some(file) => {
+            std::fs::write(file, shown).with_context(|| format!("cannot write {}", file.display()))?
+        }
+        None => report::print(&shown)?,
+    }
+    if open_page {
+        let page = page.with_context(|| format!("{} has no report.html to open", dir.display()))?;
+        ::open::that_detached(&page)
+            .with_context(|| format!("no browser could be started; open {} yourself", page.display()))?;
+    }
     Ok(Ending::Done)
 }
 

@@ -119,6 +119,8 @@ pub enum Format {
     Csv,
     /// Tables for a document.
     Markdown,
+    /// The page of `report.html`.
+    Html,
 }
 
 /// Where prompts come from.
