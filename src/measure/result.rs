@@ -16,8 +16,8 @@ use serde_json::{Map, Value};
 pub use client::{ClientResult, ErrorParts, Lag, Stamp};
 pub use latency::{Intervals, Latency, WithFailures};
 pub use step::{
-    Concurrency, GooseCount, GpuResult, Requests, Scaling, SequenceLength, ServerResult, StepFacts,
-    StepResult, Tokens,
+    Concurrency, GooseCount, GpuResult, PositionItl, Requests, Scaling, SequenceLength, ServerResult,
+    StepFacts, StepResult, Tokens,
 };
 pub use verdict::Verdict;
 

@@ -4,6 +4,7 @@
 //! aggregated here, by uPlot (`page/uplot`, MIT licence), which is part of the file.
 
 mod chart;
+mod decode;
 mod glance;
 mod heat;
 mod lengths;
@@ -118,8 +119,9 @@ fn charts(loads: &Loads<'_>, dir: Option<&Path>) -> (Vec<Chart>, Vec<String>) {
         return (charts, Vec::new());
     };
     let mut missing = Vec::new();
-    let rows = read_timeline(&dir.join("timeline.csv")).unwrap_or_else(|error| {
-        missing.push(format!("Seconds are missing: {error}."));
+    let path = dir.join("timeline.csv");
+    let rows = read_timeline(&path).unwrap_or_else(|error| {
+        missing.push(format!("Seconds are missing: {}: {error}.", path.display()));
         BTreeMap::new()
     });
     let path = dir.join("requests.jsonl");
@@ -133,6 +135,7 @@ fn charts(loads: &Loads<'_>, dir: Option<&Path>) -> (Vec<Chart>, Vec<String>) {
         });
     charts.extend(tail::charts(loads, dir));
     charts.extend(heat::charts(loads, &requests));
+    charts.extend(decode::chart(loads));
     match lengths::chart(loads, &requests) {
         Ok(chart) => charts.push(chart),
         Err(why) => missing.push(format!("TTFT against prompt length is not drawn: {why}.")),
@@ -199,7 +202,7 @@ mod tests {
     #[test]
     fn texts_of_servers_stay_texts() {
         let mut run = finished_run();
-        let evil = "</script><script>alert(1)</script><b>&";
+        let evil = "</script><script>alert(1)</script><i>&";
         run.engines[0].name = evil.to_owned();
         run.steps[0].facts.engine = evil.to_owned();
         run.model.name = evil.to_owned();
@@ -211,7 +214,7 @@ mod tests {
             .log_tail
             .push(evil.to_owned());
         let page = page(&run, None);
-        assert!(!page.contains("alert(1)</script>") && !page.contains("<b>&"));
+        assert!(!page.contains("alert(1)</script>") && !page.contains("<i>&"));
         // The style and script elements that are ours: nothing closes one early, nothing opens another.
         assert_eq!(page.matches("</script").count(), page.matches("<script").count());
         assert_eq!(page.matches("<script").count(), 3);

@@ -197,7 +197,7 @@ fn over_time(loads: &Loads<'_>, load: usize, plot: Plot) -> Panel {
 }
 
 /// Name of a line: engine, repeat where there are some, and what is drawn.
-fn named(loads: &Loads<'_>, step: &StepResult, line: &str) -> String {
+pub(super) fn named(loads: &Loads<'_>, step: &StepResult, line: &str) -> String {
     let mut name = step.facts.engine.clone();
     if loads.repeated() {
         name += &format!(" #{}", step.facts.repeat + 1);
@@ -365,7 +365,7 @@ mod tests {
         let at = panel.x.iter().position(|x| *x == 0.0).unwrap();
         assert_eq!(panel.series[0].y[at], Some(2.0));
         assert!(panel.series[1].y.iter().flatten().count() <= POINTS + 1);
-        assert_eq!(charts[1].panels[0].series[0].y[0], Some(2.0));
+        assert_eq!(charts[1].panels[0].series[0].y[at], Some(2.0));
     }
 
     #[test]

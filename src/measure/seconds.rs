@@ -31,7 +31,7 @@ pub fn read(path: &Path) -> io::Result<BTreeMap<u16, StepRows>> {
     let head = reader.headers()?.clone();
     let place = |name: &str| {
         head.iter().position(|column| column == name).ok_or_else(|| {
-            let message = format!("{} has no column `{name}`", path.display());
+            let message = format!("no column `{name}`");
             io::Error::new(io::ErrorKind::InvalidData, message)
         })
     };
