@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -118,6 +119,96 @@ fn a_killed_run_is_a_page() {
         );
     }
     assert!(page.contains("did not come to its end"));
+}
+
+/// A run of two engines under 64 users for 5 minutes, 50,000 requests each, out of a step of the sweep.
+fn large(house: &House) {
+    let dir = sweep(house);
+    let path = dir.join("run.json");
+    let mut run: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+    let steps = run["steps"].as_array().expect("steps");
+    let of = |engine: usize| {
+        let name = &run["engines"][engine]["name"];
+        let mut step = steps
+            .iter()
+            .find(|step| step["engine"] == *name)
+            .expect("a step")
+            .clone();
+        step["step"] = engine.into();
+        step["users"] = 64.into();
+        step["window_start_ns"] = 5_000_000_000_u64.into();
+        step["window_s"] = 300.into();
+        step
+    };
+    let (first, second) = (of(0), of(1));
+    let names = [first["engine"].clone(), second["engine"].clone()];
+    run["steps"] = vec![first, second].into();
+    std::fs::write(&path, serde_json::to_vec(&run).expect("JSON")).expect("written");
+
+    let mut lines =
+        std::io::BufWriter::new(std::fs::File::create(dir.join("requests.jsonl")).expect("a file"));
+    for i in 0..100_000_u64 {
+        let (step, sent) = (i % 2, i * 3_050_000);
+        let first = sent + (20 + i * 7_919 % 400) * 1_000_000;
+        let last = first + 2_000_000_000;
+        let line = serde_json::json!({
+            "engine": names[step as usize], "id": i, "step": step, "user": i % 64, "due_ns": sent, "sent_ns": sent,
+            "headers_ns": first, "first_ns": first, "second_ns": first + 1, "first_visible_ns": first, "last_ns": last,
+            "end_ns": last, "connect_ns": null, "events": 100, "n_in": 50 + i % 500, "n_out": 100,
+            "token_source": "usage", "outcome": if i % 1_000 == 0 { "stalled" } else { "ok" }, "status": 200,
+            "error": null,
+        });
+        writeln!(lines, "{line}").expect("written");
+    }
+    let text = std::fs::read_to_string(dir.join("timeline.csv")).expect("read");
+    let mut rows = text.lines().next().expect("a head").to_owned();
+    let cells = text
+        .lines()
+        .nth(1)
+        .expect("a row")
+        .splitn(5, ',')
+        .last()
+        .expect("cells")
+        .to_owned();
+    for i in 0..620 {
+        rows += &format!(
+            "\n{},{},0,{},{cells}",
+            names[i % 2].as_str().unwrap(),
+            i % 2,
+            i / 2
+        );
+    }
+    std::fs::write(dir.join("timeline.csv"), rows).expect("written");
+}
+
+#[test]
+fn a_hundred_thousand_requests_are_a_page_under_8_mb_and_took_under_500_mb() {
+    let house = House::new();
+    large(&house);
+    let output = house.run(&["report", "sweep", "--format", "html"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(output.stdout.len() < 8_000_000, "{} bytes", output.stdout.len());
+    let page = String::from_utf8(output.stdout).expect("UTF-8");
+    let found = charts(&page);
+    for id in ["ttft-heat", "ttft-prompt", "tokens-over-time", "errors"] {
+        assert!(
+            found.iter().any(|chart| chart == id),
+            "no chart {id} in {found:?}"
+        );
+    }
+    // The largest of the processes that this test program has waited for.
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel fills the struct that it is given.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    assert!(
+        usage.ru_maxrss * unit < 500_000_000,
+        "{} bytes",
+        usage.ru_maxrss * unit
+    );
 }
 
 /// The browser to test in.

@@ -4,6 +4,8 @@ mod calibration;
 mod columns;
 mod csv;
 mod html;
+mod leads;
+mod loads;
 mod progress;
 mod table;
 mod verdict;

@@ -25,6 +25,9 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
             ""
         });
     }
+    for line in words::verdict_of(run) {
+        writeln!(out, "{line}").expect("writing to a String cannot fail");
+    }
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
     }
@@ -53,7 +56,7 @@ pub(super) fn markdown(run: &RunResult) -> String {
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
-    let findings = words::findings(run);
+    let findings = [words::verdict_of(run), words::findings(run)].concat();
     let gap = if findings.is_empty() { "" } else { "\n" };
     let lines: String = findings
         .iter()

@@ -1,7 +1,7 @@
 //! Decode speed against the position in the answer.
 
 use super::chart::{Axis, Chart, Kind, Panel, Plot, Point, Scale, Section, Style};
-use super::loads::Loads;
+use crate::report::loads::Loads;
 
 /// The chart; none for a run whose gaps are not known by position.
 pub(super) fn chart(loads: &Loads<'_>) -> Option<Chart> {

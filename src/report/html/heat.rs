@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::chart::{Axis, Chart, Heat, Kind, Panel, Scale, Section};
-use super::loads::Loads;
 use super::requests::{ROWS_PER_DECADE, StepRequests};
 use super::seconds::opened_s;
 use crate::measure::result::StepResult;
+use crate::report::loads::Loads;
 
 /// Columns at most; longer steps show some seconds together.
 const COLUMNS: u64 = 120;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::chart::{Axis, Chart, Kind, Panel, Plot, Point, Scale, Section, Style};
-use super::loads::Loads;
 use super::requests::StepRequests;
 use super::seconds::at_quantile;
+use crate::report::loads::Loads;
 
 /// Groups of requests of about one length, at most.
 const GROUPS: usize = 24;

@@ -8,7 +8,6 @@ mod decode;
 mod glance;
 mod heat;
 mod lengths;
-mod loads;
 mod requests;
 mod seconds;
 mod subject;
@@ -22,12 +21,12 @@ use minijinja::{Environment, context};
 use serde::Serialize;
 
 use super::columns::{Best, columns};
+use super::loads::{Load, Loads};
 use super::{table, words};
 use crate::measure::read_timeline;
 use crate::measure::result::RunResult;
 use chart::Chart;
 use glance::Glance;
-use loads::{Load, Loads};
 
 /// Name of the page in a run's folder.
 pub const FILE: &str = "report.html";
@@ -92,6 +91,7 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
         template.render(context! {
             subject => subject::of(&loads),
             ended => words::ended(run),
+            verdict => words::verdict_of(run),
             heads,
             rows => rows(&loads),
             compared => columns.iter().any(|column| column.best != Best::Neither) && run.steps.len() > 1,

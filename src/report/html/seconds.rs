@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::chart::{Axis, Chart, Kind, Panel, Plot, Point, Scale, Section, Style};
-use super::loads::Loads;
 use super::requests::StepRequests;
 use super::words_of;
 use crate::measure::StepRows;
 use crate::measure::result::StepResult;
+use crate::report::loads::Loads;
 
 /// Points of a line at most, and of a line of every step together; longer steps show some seconds together.
 const POINTS: usize = 600;

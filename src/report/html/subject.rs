@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::loads::{Loads, Varies};
 use crate::measure::result::{EngineResult, RunResult};
 use crate::report::columns::significant;
+use crate::report::loads::{Loads, Varies};
 
 /// The head of the page.
 #[derive(Debug, Serialize)]

@@ -1,8 +1,8 @@
 //! Charts with a point for each step: how throughput and latency go with the load.
 
 use super::chart::{Axis, Chart, Kind, Plot, Point, Scale, Section, Style};
-use super::loads::{Loads, Varies};
 use crate::measure::result::{Latency, StepResult};
+use crate::report::loads::{Loads, Varies};
 
 /// A figure of a step with its 95 % interval, if it has one.
 type Figure = (Option<f64>, Option<[f64; 2]>);

@@ -6,8 +6,8 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 
 use super::chart::{Axis, Chart, Kind, Plot, Point, Scale, Section, Style};
-use super::loads::Loads;
 use crate::measure::hlog;
+use crate::report::loads::Loads;
 
 /// The latencies that are drawn: tag in the log, name of the chart, title.
 const METRICS: [(&str, &str, &str); 3] = [

@@ -38,5 +38,5 @@ function powers(low, high) {
   };
   const all = of([1, 2, 5]);
   if (all.length > 9) return of([1]);
-  return all.length < 2 ? of([1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]) : all;
+  return all.length < 3 ? of([1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]) : all;
 }

@@ -85,8 +85,7 @@ function card(row) {
   const made = element("div", null, { class: "card" });
   const head = element("h3", row.name);
   const better = row.higher_is_better === undefined ? "" : row.higher_is_better ? ", more is better" : ", less is better";
-  head.append(element("small", row.unit + better, { class: "hint" }));
-  made.append(head);
+  made.append(head, element("p", row.unit + better, { class: "hint" }));
   const values = row.values.filter((value) => value !== null);
   const most = Math.max(...values);
   const best = row.higher_is_better ? most : Math.min(...values);
@@ -133,12 +132,19 @@ function draw(chart) {
     return;
   }
   figure.append(dataOf(chart, panels));
-  for (const panel of panels) {
+  // All places are there before the first is measured: they share the width.
+  const places = panels.map((panel) => {
     const place = element("div");
-    if (panel.heat) place.dataset.engine = panel.heat.engine;
+    if (panel.heat) {
+      place.dataset.engine = panel.heat.engine;
+      place.hidden = !isShown(panel.heat.engine);
+    }
     plots.append(place);
+    return place;
+  });
+  for (const [i, panel] of panels.entries()) {
+    const place = places[i];
     const plot = panel.heat ? heatPlot(chart, panel, place) : lines(chart, panel, place, sizeOf(place), isShown);
-    place.hidden = panel.heat ? !isShown(panel.heat.engine) : false;
     chosen.plots.push({ chart, panel, plot, place });
     figure.dataset.drawn = Number(figure.dataset.drawn) + (panel.heat ? 1 : panel.series.length);
   }

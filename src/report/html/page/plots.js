@@ -152,6 +152,7 @@ function lines(chart, panel, place, size, isShown) {
     },
     axes: axes(colours, across, log),
     series: [{ label: chart.x.label, value: (u, value) => (value === null || value === undefined ? "–" : across.values(value)) }, ...series],
+    legend: { markers: { width: 0, fill: (u, i) => u.series[i].stroke() } },
     cursor: {
       focus: { prox: 24 },
       drag: { x: false, y: false },

@@ -19,7 +19,7 @@ fn key(step: &StepResult) -> Key {
 
 /// The run's steps by load and engine.
 #[derive(Debug)]
-pub(super) struct Loads<'a> {
+pub(in crate::report) struct Loads<'a> {
     pub run: &'a RunResult,
     /// Names of the engines; their numbers in the page are their places here.
     pub engines: Vec<&'a str>,
@@ -28,7 +28,7 @@ pub(super) struct Loads<'a> {
 
 /// A load, as the page's script knows it.
 #[derive(Debug, Serialize)]
-pub(super) struct Load {
+pub(in crate::report) struct Load {
     /// In words: `40 users`, `40 users, 512/128 tokens`.
     pub label: String,
     pub users: u32,
@@ -36,7 +36,7 @@ pub(super) struct Load {
 
 /// What varies over the loads of a run, and is drawn against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Varies {
+pub(in crate::report) enum Varies {
     Users,
     Input,
     Output,
