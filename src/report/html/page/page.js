@@ -183,4 +183,7 @@ addEventListener("resize", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 // Paper has another width and other colours.
 matchMedia("print").addEventListener("change", drawAll);
-addEventListener("beforeprint", drawAll);
+addEventListener("beforeprint", () => {
+  for (const findings of document.querySelectorAll("#findings details")) findings.open = true;
+  drawAll();
+});
