@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             output,
             open,
         }) => commands::report(run, *format, output.as_deref(), *open),
+        Some(Command::Compare(compare)) => commands::compare(compare),
         Some(Command::Explain { metric }) => commands::explain(metric.as_deref()),
         Some(Command::Models { action }) => commands::models(action.as_ref()),
     };

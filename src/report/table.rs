@@ -9,7 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::words;
+use super::{across, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -25,10 +25,11 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
             ""
         });
     }
-    for line in words::verdict_of(run) {
-        writeln!(out, "{line}").expect("writing to a String cannot fail");
+    if let Some(table) = across::repeats(run, false) {
+        out.push('\n');
+        out.push_str(&table);
     }
-    for line in words::findings(run) {
+    for line in [words::verdict_of(run), words::findings(run)].concat() {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
     }
     if let Some(dir) = dir {
@@ -56,11 +57,15 @@ pub(super) fn markdown(run: &RunResult) -> String {
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
+    let table = match across::repeats(run, true) {
+        Some(repeats) => format!("{table}\n\n{repeats}"),
+        None => table.to_string(),
+    };
     let findings = [words::verdict_of(run), words::findings(run)].concat();
     let gap = if findings.is_empty() { "" } else { "\n" };
     let lines: String = findings
         .iter()
-        .map(|line| format!("- {}\n", line.trim_start()))
+        .map(|line| format!("- {}\n", line.trim_start().trim_start_matches("- ")))
         .collect();
     format!("{table}\n{gap}{lines}")
 }

@@ -116,6 +116,8 @@ pub(super) enum Style {
     /// Of second rank.
     Faint,
     Dashed,
+    /// Of a fitted law.
+    Fitted,
 }
 
 /// Counts of requests on a grid of time and latency.

@@ -1,8 +1,11 @@
 //! Charts with a point for each step: how throughput and latency go with the load.
 
 use super::chart::{Axis, Chart, Kind, Plot, Point, Scale, Section, Style};
-use crate::measure::result::{Latency, StepResult};
+use crate::measure::result::{Latency, ScalingFit, StepResult};
 use crate::report::loads::{Loads, Varies};
+
+/// Points that a fitted line is drawn through.
+const LAW_POINTS: u32 = 32;
 
 /// A figure of a step with its 95 % interval, if it has one.
 type Figure = (Option<f64>, Option<[f64; 2]>);
@@ -97,18 +100,54 @@ fn scaling(loads: &Loads<'_>, x: Axis) -> Chart {
         let ideal = users.map(|users| Point::new(users, users / f64::from(base)));
         plot.add(None, "ideal", Style::Dashed, ideal);
     }
+    for fit in &loads.run.scaling {
+        add_law(loads, fit, &mut plot);
+    }
     Chart {
         id: "scaling",
         section: Section::Sweep,
         title: "Scaling",
         hint: "Throughput over that of the fewest users; both axes by powers. On the ideal line each user more adds as \
-               much as the first."
+               much as the first. Dotted: the Universal Scalability Law fitted to the engine, where it could be."
             .to_owned(),
         kind: Kind::Lines,
         x,
         y: Axis::new("times the throughput of the fewest users", "×", Scale::Log),
         panels: vec![plot.panel(Vec::new())],
     }
+}
+
+/// The law that was fitted to an engine's throughput, in the unit of the chart.
+fn add_law(loads: &Loads<'_>, fit: &ScalingFit, plot: &mut Plot) {
+    let (Some(law), Some(engine)) = (
+        &fit.law,
+        loads.engines.iter().position(|name| *name == fit.engine),
+    ) else {
+        return;
+    };
+    let own = |step: &&StepResult| {
+        step.facts.engine == fit.engine && step.facts.isl == fit.isl && step.facts.osl == fit.osl
+    };
+    let base_tps = loads.run.steps.iter().filter(own).find_map(|step| {
+        let factor = step.scaling?.factor;
+        (factor > 0.0).then_some(step.output_tps / factor)
+    });
+    let (Some(base_tps), Some(&first), Some(&last)) = (base_tps, fit.users.first(), fit.users.last()) else {
+        return;
+    };
+    let (first, last) = (f64::from(first.max(1)), f64::from(last));
+    let users = (0..=LAW_POINTS).map(|i| first * (last / first).powf(f64::from(i) / f64::from(LAW_POINTS)));
+    let point = |users: f64| {
+        let (sigma, kappa) = (law.sigma.value, law.kappa.value);
+        let slowed = 1.0 + sigma * (users - 1.0) + kappa * users * (users - 1.0);
+        Point::new(users, law.lambda.value * users / slowed / base_tps)
+    };
+    plot.add(
+        Some(engine),
+        format!("{} fitted", fit.engine),
+        Style::Fitted,
+        users.map(point),
+    );
 }
 
 /// A series for each engine, sweep and figure; repeats of a step make one point.

@@ -62,14 +62,14 @@ function whiskers(panel, colours) {
 }
 
 // The x axis: where it ends, and what is written on it.
-function acrossAxis(axis, x) {
+function acrossAxis(axis, x, marks = x) {
   const [first, last] = [x[0], x[x.length - 1]];
   const room = (last - first || Math.abs(first) || 1) * 0.05;
   switch (axis.scale) {
     case "points":
-      return { range: [first - room, last + room], splits: thinned(x), values: short };
+      return { range: [first - room, last + room], splits: thinned(marks), values: short };
     case "log_points":
-      return { log: true, range: [first / 1.15, last * 1.15], splits: thinned(x), values: short };
+      return { log: true, range: [first / 1.15, last * 1.15], splits: thinned(marks), values: short };
     case "tail":
       return { log: true, range: [1, Math.max(last, 10)], splits: () => [1, 2, 4, 10, 100, 1000], values: percentile };
     case "time":
@@ -120,12 +120,14 @@ function axes(colours, across, log, unit) {
   return [bottom, left];
 }
 
-const STYLES = { line: { width: 2 }, marked: { width: 2 }, faint: { width: 1, alpha: 0.6 }, dashed: { width: 1.5, dash: [6, 4] } };
+const STYLES = { line: { width: 2 }, marked: { width: 2 }, faint: { width: 1, alpha: 0.6 }, dashed: { width: 1.5, dash: [6, 4] }, fitted: { width: 1.5, dash: [2, 3] } };
 
 // Draws a panel of lines into `place`.
 function lines(chart, panel, place, size, isShown) {
   const colours = look();
-  const across = acrossAxis(chart.x, panel.x);
+  const marked = panel.series.filter((one) => one.style === "marked");
+  const marks = panel.x.filter((_, i) => marked.some((one) => one.y[i] !== null));
+  const across = acrossAxis(chart.x, panel.x, marks);
   const log = chart.y.scale === "log";
   const spaced = (values) => (log ? values.map((v) => (v > 0 ? v : null)) : values);
   const unit = chart.y.unit ? ` ${chart.y.unit}` : "";
