@@ -8,6 +8,7 @@ use std::error::Error;
 use std::path::Path;
 
 use super::latencies::Times;
+use super::price::fill_cost;
 use super::requests::{self, RequestLine};
 use super::result::{
     ClientResult, ErrorParts, RunResult, SequenceLength, Status, StepFacts, StepResult, Verdict,
@@ -82,6 +83,7 @@ pub fn open(dir: &Path) -> Result<RunResult, StoreError> {
         run.notes.push("the run did not come to its end".to_owned());
     }
     fill_scaling(&mut run.steps);
+    fill_cost(&mut run);
     Ok(run)
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::calibration::Calibrations;
+use super::price::fill_cost;
 use super::requests::Writer;
 use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult};
 use super::summary::{StepContext, fill_scaling, summarise};
@@ -152,6 +153,7 @@ impl Store {
         let index = self.run.steps.len();
         self.run.steps.push(summarise(facts, record, context));
         fill_scaling(&mut self.run.steps);
+        fill_cost(&mut self.run);
         self.run.unfinished = None;
         self.save()?;
         Ok(&self.run.steps[index])

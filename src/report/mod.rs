@@ -3,6 +3,8 @@
 mod calibration;
 mod columns;
 mod csv;
+mod dashboard;
+mod export;
 mod progress;
 mod table;
 mod verdict;
@@ -14,7 +16,9 @@ use std::path::Path;
 use crate::measure::result::RunResult;
 
 pub use calibration::{calibration, tried};
-pub use progress::{Live, Phase, Progress, Show, StepProgress, Task};
+pub use dashboard::{Dashboard, Overview, leave};
+pub use export::{Export, export};
+pub use progress::{Live, Phase, Progress, ServerNow, Show, StepProgress, Task};
 
 /// How a run is shown on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

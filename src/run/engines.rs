@@ -71,6 +71,20 @@ pub fn format(format: profile::Format) -> report::Format {
     }
 }
 
+/// What the profile calls a form of other tools, as the report knows it.
+pub fn exports(forms: &[profile::Export]) -> Vec<report::Export> {
+    let form = |form: &profile::Export| match form {
+        profile::Export::Aiperf => report::Export::Aiperf,
+        profile::Export::Vllm => report::Export::Vllm,
+        profile::Export::Guidellm => report::Export::Guidellm,
+        profile::Export::Csv => report::Export::Csv,
+        profile::Export::Markdown => report::Export::Markdown,
+        profile::Export::Junit => report::Export::Junit,
+        profile::Export::Openmetrics => report::Export::Openmetrics,
+    };
+    forms.iter().map(form).collect()
+}
+
 /// How the server is to be started: room for the largest step, the same for every engine.
 fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let (profile, subject) = (bench.profile, bench.subject);

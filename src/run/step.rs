@@ -130,7 +130,9 @@ pub fn all(
             server_running,
             server_waiting,
         };
-        store.step_done(facts, &record, context, &seconds)?;
+        bench
+            .progress
+            .finished(store.step_done(facts, &record, context, &seconds)?);
     }
     Ok(())
 }
