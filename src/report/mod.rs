@@ -6,6 +6,7 @@ mod csv;
 mod dashboard;
 mod export;
 mod progress;
+mod single;
 mod table;
 mod verdict;
 mod words;

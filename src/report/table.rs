@@ -9,7 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::words;
+use super::{single, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -18,6 +18,10 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     if !run.steps.is_empty() {
         out.push('\n');
         out.push_str(&tables(&run.steps, width));
+        if single::applies(run) {
+            out.push('\n');
+            out.push_str(&single::text(run));
+        }
         let compared = run.steps.len() > 1;
         out.push_str(if compared {
             "* best of its column, at the same load where engines are compared\n"

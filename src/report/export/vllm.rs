@@ -1,4 +1,4 @@
-//! The JSON that `vllm bench serve --save-result` writes for one run: a step of ours.
+//! The JSON that vLLM's serving benchmark writes with `--save-result` for one run: a step of ours.
 
 use serde_json::{Map, Value, json};
 
@@ -16,8 +16,6 @@ pub(super) fn step(run: &RunResult, step: &StepResult) -> Value {
     let summary = json!({
         "date": started.format("%Y%m%d-%H%M%S").to_string(),
         "backend": "openai-chat",
-        "endpoint_type": "openai-chat",
-        "label": step.facts.engine,
         "model_id": run.model.name,
         "tokenizer_id": run.model.name,
         "num_prompts": step.requests.sent,
@@ -26,7 +24,6 @@ pub(super) fn step(run: &RunResult, step: &StepResult) -> Value {
         "max_concurrency": step.facts.users,
         "duration": step.window_s,
         "completed": step.requests.ok,
-        "failed": step.requests.failed,
         "total_input_tokens": step.tokens.input,
         "total_output_tokens": step.tokens.output,
         "request_throughput": step.request_rps,
