@@ -10,6 +10,14 @@ const FIRST_OCTAVE: u32 = 10;
 /// Up to 2^38 ns, about 4.6 minutes.
 const OCTAVES: usize = 28;
 
+/// Durations counted by bucket; buckets without a count are left out.
+pub type Buckets = Vec<(u16, u32)>;
+
+/// The middle of a bucket of [`Buckets`], in nanoseconds.
+pub(super) fn middle_ns(bucket: u16) -> u64 {
+    Durations::value(usize::from(bucket))
+}
+
 /// Seconds that are open for counting at once. A second is read once it is over by more than one.
 const OPEN: u64 = 4;
 
@@ -115,7 +123,7 @@ pub struct Totals {
 }
 
 /// What one second brought, over all shards.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecondCounts {
     /// Requests sent.
     pub sent: u64,
@@ -127,8 +135,8 @@ pub struct SecondCounts {
     pub ttft_ns: Option<(u64, u64)>,
     /// Median and 99th percentile of the gaps between output events that arrived, in nanoseconds.
     pub itl_ns: Option<(u64, u64)>,
-    /// 99th percentile of how late events were read after they arrived, in nanoseconds.
-    pub read_lag_p99_ns: Option<u64>,
+    /// These gaps, by bucket.
+    pub gaps: Buckets,
 }
 
 impl Live {
@@ -193,11 +201,24 @@ impl Live {
     }
 }
 
+/// What the display shows of a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LatestSecond {
+    /// Which second, since the start of the run.
+    pub at_s: u64,
+    /// Median TTFT of first tokens that arrived in it, in nanoseconds.
+    pub ttft_p50_ns: Option<u64>,
+    /// Median gap between output events that arrived in it, in nanoseconds.
+    pub itl_p50_ns: Option<u64>,
+    /// 99th percentile of how late its events were read after they arrived, in nanoseconds.
+    pub read_lag_p99_ns: Option<u64>,
+}
+
 /// The counters of all shards of one step.
 #[derive(Debug)]
 pub struct LiveShards {
     shards: Vec<Arc<Live>>,
-    latest: Mutex<Option<(u64, SecondCounts)>>,
+    latest: Mutex<Option<LatestSecond>>,
 }
 
 impl LiveShards {
@@ -253,13 +274,22 @@ impl LiveShards {
         }
         counts.ttft_ns = quantile(&ttft, 0.5).zip(quantile(&ttft, 0.99));
         counts.itl_ns = quantile(&itl, 0.5).zip(quantile(&itl, 0.99));
-        counts.read_lag_p99_ns = quantile(&read_lag, 0.99);
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some((at_s, counts));
+        let counted = itl.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.gaps = counted
+            .map(|(bucket, count)| (bucket as u16, *count as u32))
+            .collect();
+        let latest = LatestSecond {
+            at_s,
+            ttft_p50_ns: quantile(&ttft, 0.5),
+            itl_p50_ns: quantile(&itl, 0.5),
+            read_lag_p99_ns: quantile(&read_lag, 0.99),
+        };
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(latest);
         counts
     }
 
     /// The second that was read last, for the display.
-    pub fn latest(&self) -> Option<(u64, SecondCounts)> {
+    pub fn latest(&self) -> Option<LatestSecond> {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -310,7 +340,13 @@ mod tests {
         let (p50, p99) = fifth.ttft_ns.expect("two first tokens");
         assert!(p50 == p99 && p50.abs_diff(100_000_000) < 3_200_000);
         let sixth = shards.take_second(6);
-        assert_eq!(shards.latest(), Some((6, sixth)));
+        let latest = shards.latest().expect("a second was read");
+        assert_eq!((latest.at_s, latest.ttft_p50_ns), (6, None));
+        assert!(
+            latest
+                .itl_p50_ns
+                .is_some_and(|ns| ns.abs_diff(10_000_000) < 320_000)
+        );
         assert_eq!((sixth.ok, sixth.failed, sixth.ttft_ns), (1, 1, None));
         assert_eq!(shards.take_second(5), SecondCounts::default());
     }

@@ -1,7 +1,9 @@
 //! Showing it: tables, files and live progress.
 
+mod across;
 mod calibration;
 mod columns;
+mod compare;
 mod csv;
 mod dashboard;
 mod export;
@@ -17,6 +19,7 @@ use std::path::Path;
 use crate::measure::result::RunResult;
 
 pub use calibration::{calibration, tried};
+pub use compare::{comparison, comparison_markdown, conditions};
 pub use dashboard::{Dashboard, Overview, leave};
 pub use export::{Export, export};
 pub use progress::{Live, Phase, Progress, ServerNow, Show, StepProgress, Task};

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::dashboard::{Dashboard, Overview};
-use crate::measure::SecondCounts;
+use crate::measure::LatestSecond;
 use crate::measure::result::StepResult;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
@@ -224,7 +224,7 @@ pub struct Live {
     /// Requests that failed so far.
     pub failed: u64,
     /// The newest second that is over, and what it brought.
-    pub second: Option<(u64, SecondCounts)>,
+    pub second: Option<LatestSecond>,
     /// What the server's processes use, where they are in sight.
     pub server: Option<ServerNow>,
     /// How late the client read, at p99 of that second.

@@ -53,7 +53,10 @@ pub(super) fn text(run: &RunResult) -> String {
     table
         .with(Style::psql())
         .modify(Columns::new(1..), Alignment::right());
-    format!("One user: median ± standard deviation over runs\n{table}\n{}", findings(&runs))
+    format!(
+        "One user: median ± standard deviation over runs\n{table}\n{}",
+        findings(&runs)
+    )
 }
 
 fn runs(run: &RunResult) -> Runs<'_> {
@@ -136,7 +139,10 @@ fn decode_tps(step: &StepResult) -> Option<f64> {
 
 fn rss_mb(steps: &[&StepResult]) -> Option<f64> {
     let peaks = steps.iter().filter_map(|step| step.server.as_ref());
-    peaks.map(|server| server.rss_peak_bytes).max().map(|bytes| bytes as f64 / 1e6)
+    peaks
+        .map(|server| server.rss_peak_bytes)
+        .max()
+        .map(|bytes| bytes as f64 / 1e6)
 }
 
 #[cfg(test)]
@@ -158,7 +164,11 @@ mod tests {
                     step.facts.isl.mean = isl;
                     step.tokens.input = step.requests.ok * u64::from(isl);
                     step.ttft_ms.p50 = Some(10.0 + 2.0 * f64::from(isl) + 0.1 * f64::from(repeat));
-                    step.tpot_ms.p50 = Some(if steady { 20.0 } else { 20.0 + 2.0 * f64::from(repeat) });
+                    step.tpot_ms.p50 = Some(if steady {
+                        20.0
+                    } else {
+                        20.0 + 2.0 * f64::from(repeat)
+                    });
                     run.steps.push(step);
                 }
             }

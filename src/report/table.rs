@@ -9,7 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::{single, words};
+use super::{across, single, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -28,6 +28,10 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
         } else {
             ""
         });
+    }
+    if let Some(table) = across::repeats(run, false) {
+        out.push('\n');
+        out.push_str(&table);
     }
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
@@ -57,6 +61,10 @@ pub(super) fn markdown(run: &RunResult) -> String {
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
+    let table = match across::repeats(run, true) {
+        Some(repeats) => format!("{table}\n\n{repeats}"),
+        None => table.to_string(),
+    };
     let findings = words::findings(run);
     let gap = if findings.is_empty() { "" } else { "\n" };
     let lines: String = findings

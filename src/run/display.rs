@@ -70,7 +70,7 @@ impl<'a> Display<'a> {
             failed: totals.failed,
             second,
             server: None,
-            read_lag_p99: second.and_then(|(_, counts)| counts.read_lag_p99_ns.map(Duration::from_nanos)),
+            read_lag_p99: second.and_then(|second| second.read_lag_p99_ns.map(Duration::from_nanos)),
         }
     }
 }

@@ -25,10 +25,10 @@ type Figure = fn(&Tick) -> Option<f64>;
 const SPARKLINES: [(&str, &str, Color, Figure); 3] = [
     ("tok/s", "", Color::Green, |tick| Some(tick.tokens_per_s)),
     ("TTFT p50", " ms", Color::Yellow, |tick| {
-        tick.counts.ttft_ns.map(|(p50, _)| p50 as f64 / 1e6)
+        tick.second.ttft_p50_ns.map(|ns| ns as f64 / 1e6)
     }),
     ("ITL p50", " ms", Color::Cyan, |tick| {
-        tick.counts.itl_ns.map(|(p50, _)| p50 as f64 / 1e6)
+        tick.second.itl_p50_ns.map(|ns| ns as f64 / 1e6)
     }),
 ];
 
@@ -224,7 +224,7 @@ mod tests {
 
     use super::super::Overview;
     use super::*;
-    use crate::measure::SecondCounts;
+    use crate::measure::LatestSecond;
     use crate::measure::fixture::finished_run;
     use crate::report::{Phase, ServerNow};
 
@@ -240,14 +240,12 @@ mod tests {
             ttft_p50: Some(Duration::from_millis(182)),
             ok: 12 * second,
             failed: second / 20,
-            second: Some((
-                second,
-                SecondCounts {
-                    ttft_ns: Some((ms(150 + 10 * second), ms(400))),
-                    itl_ns: (second != 25).then_some((ms(20 + second % 3), ms(40))),
-                    ..SecondCounts::default()
-                },
-            )),
+            second: Some(LatestSecond {
+                at_s: second,
+                ttft_p50_ns: Some(ms(150 + 10 * (second % 1_000))),
+                itl_p50_ns: (second % 1_000 != 25).then_some(ms(20 + second % 3)),
+                read_lag_p99_ns: None,
+            }),
             server: Some(ServerNow {
                 cpu_cores: 1.87,
                 rss_bytes: 412_000_000,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::measure::SecondCounts;
+use crate::measure::LatestSecond;
 use crate::measure::result::StepResult;
 use crate::report::Live;
 
@@ -29,7 +29,7 @@ pub struct Overview {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tick {
     pub tokens_per_s: f64,
-    pub counts: SecondCounts,
+    pub second: LatestSecond,
 }
 
 /// One engine so far.
@@ -112,13 +112,13 @@ impl State {
         let Some(engine) = self.step.and_then(|(_, index)| self.engines.get_mut(index)) else {
             return;
         };
-        if let Some((at_s, counts)) = live.second
-            && engine.at_s.is_none_or(|seen| seen < at_s)
+        if let Some(second) = live.second
+            && engine.at_s.is_none_or(|seen| seen < second.at_s)
         {
-            engine.at_s = Some(at_s);
+            engine.at_s = Some(second.at_s);
             engine.ticks.push_back(Tick {
                 tokens_per_s: live.tokens_per_s,
-                counts,
+                second,
             });
             let many = engine.ticks.len().saturating_sub(KEPT);
             engine.ticks.drain(..many);

@@ -26,13 +26,25 @@ pub(super) fn step(run: &RunResult, step: &StepResult) -> Value {
         ("request_count", "requests", step.requests.ok as f64),
         ("completed_request_count", "requests", step.requests.ok as f64),
         ("output_token_throughput", "tokens/sec", step.output_tps),
-        ("input_token_throughput", "tokens/sec", per_output * tokens.input as f64),
-        ("total_token_throughput", "tokens/sec", per_output * (tokens.input + tokens.output) as f64),
+        (
+            "input_token_throughput",
+            "tokens/sec",
+            per_output * tokens.input as f64,
+        ),
+        (
+            "total_token_throughput",
+            "tokens/sec",
+            per_output * (tokens.input + tokens.output) as f64,
+        ),
         ("benchmark_duration", "sec", step.window_s),
         ("total_output_tokens", "tokens", tokens.output as f64),
         ("total_osl", "tokens", tokens.output as f64),
         ("total_isl", "tokens", tokens.input as f64),
-        ("request_error_rate", "%", 100.0 * step.requests.failed as f64 / step.requests.sent.max(1) as f64),
+        (
+            "request_error_rate",
+            "%",
+            100.0 * step.requests.failed as f64 / step.requests.sent.max(1) as f64,
+        ),
         ("effective_concurrency", "requests", step.concurrency.observed),
     ];
     out.extend(single.map(|(name, unit, avg)| (name.to_owned(), json!({ "unit": unit, "avg": avg }))));

@@ -11,7 +11,9 @@ pub(super) fn engine(run: &RunResult, engine: &str) -> Value {
     let started = run.started_at.parse::<DateTime<Utc>>().unwrap_or_default();
     let started_s = started.timestamp_millis() as f64 / 1e3;
     let steps = run.steps.iter().filter(|step| step.facts.engine == engine);
-    let benchmarks = steps.enumerate().map(|(index, step)| benchmark(index, step, started_s));
+    let benchmarks = steps
+        .enumerate()
+        .map(|(index, step)| benchmark(index, step, started_s));
     json!({ "metadata": { "version": 2 }, "benchmarks": benchmarks.collect::<Vec<_>>() })
 }
 
@@ -63,9 +65,10 @@ fn metrics(step: &StepResult) -> Value {
         ("time_to_first_output_token_ms", &step.ttfo_ms, 1.0),
         ("inter_token_latency_ms", &step.tpot_ms, 1.0),
     ];
-    metrics.extend(latencies.map(|(name, latency, unit)| {
-        (name.into(), json!({ "successful": distribution(latency, unit) }))
-    }));
+    metrics
+        .extend(latencies.map(|(name, latency, unit)| {
+            (name.into(), json!({ "successful": distribution(latency, unit) }))
+        }));
     Value::Object(metrics)
 }
 

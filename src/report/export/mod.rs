@@ -170,7 +170,9 @@ mod tests {
         let files = files(&finished_run(), Export::Openmetrics);
         let text = &files[0].1;
         assert!(text.ends_with("# EOF\n"));
-        let ttft = text.lines().filter(|line| line.starts_with("loadtest_ttft_seconds{"));
+        let ttft = text
+            .lines()
+            .filter(|line| line.starts_with("loadtest_ttft_seconds{"));
         assert_eq!(ttft.count(), 4 * 5, "four steps, five quantiles");
         insta::assert_snapshot!("openmetrics", text);
     }
@@ -179,7 +181,10 @@ mod tests {
     fn files_are_written_where_they_belong() {
         let dir = tempfile::tempdir().unwrap();
         let written = export(&finished_run(), dir.path(), &[Export::Csv, Export::Markdown]).unwrap();
-        assert_eq!(written, ["steps.csv", "report.md"].map(|name| dir.path().join("export").join(name)));
+        assert_eq!(
+            written,
+            ["steps.csv", "report.md"].map(|name| dir.path().join("export").join(name))
+        );
         assert!(written.iter().all(|path| path.metadata().unwrap().len() > 0));
         assert!(export(&finished_run(), dir.path(), &[]).unwrap().is_empty());
     }
