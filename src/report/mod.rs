@@ -4,6 +4,7 @@ mod across;
 mod calibration;
 mod columns;
 mod compare;
+mod conclusions;
 mod csv;
 mod dashboard;
 mod export;

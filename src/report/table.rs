@@ -9,6 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
+use super::conclusions::conclusions;
 use super::{across, single, words};
 use crate::measure::result::{RunResult, StepResult};
 
@@ -32,6 +33,9 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     if let Some(table) = across::repeats(run, false) {
         out.push('\n');
         out.push_str(&table);
+    }
+    for line in conclusions(run) {
+        writeln!(out, "> {line}").expect("writing to a String cannot fail");
     }
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
