@@ -1,7 +1,7 @@
 //! Two sides under the same load, metric by metric.
 
+use super::Metric;
 use super::result::{Cell, Figure, Row, Test};
-use super::{Metric, Steps};
 use crate::measure::result::{Load, StepResult};
 use crate::measure::{Better, METRICS, Unit};
 use crate::stats::{Estimate, Spread, difference, welch};
@@ -10,7 +10,12 @@ use crate::stats::{Estimate, Spread, difference, welch};
 const REPEATS: usize = 3;
 
 /// Compares what both have of `metrics`, or of all where none is named.
-pub(super) fn compare(load: Load, first: &Steps<'_>, second: &Steps<'_>, metrics: &[&Metric]) -> Cell {
+pub(super) fn compare(
+    load: Load,
+    first: &[&StepResult],
+    second: &[&StepResult],
+    metrics: &[&Metric],
+) -> Cell {
     let wanted = |metric: &&Metric| metrics.is_empty() || metrics.contains(metric);
     let fewest = first.iter().chain(second).map(|step| step.requests.ok).min();
     Cell {

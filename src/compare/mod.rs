@@ -14,9 +14,6 @@ pub use side::{Named, Side, SideError, pair_up};
 use crate::measure::Metric;
 use crate::stats::holm;
 
-/// The steps at which an engine ran under one load, and the load.
-type Steps<'a> = Vec<&'a crate::measure::result::StepResult>;
-
 /// Compares each pair, the baseline first, at every load that both have. With `metrics` empty, all that both have are
 /// compared. The p values are corrected for all comparisons made.
 pub fn compare(pairs: &[(Side<'_>, Side<'_>)], metrics: &[&Metric]) -> Comparison {

@@ -114,8 +114,7 @@ fn of_repeats(repeats: &Repeats) -> Vec<String> {
 fn scaling(fit: &ScalingFit, said: bool) -> String {
     let most = fit.users.last().copied().unwrap_or(0);
     let mut text = format!(
-        "{}{}: linear up to {} users (90 % of the throughput per user of the fewest), knee at {} (most throughput squared \
-         over users)",
+        "{}{}: linear up to {} users, knee at {}",
         fit.engine,
         shape(said, fit.isl, fit.osl),
         fit.linear_up_to,
@@ -124,7 +123,7 @@ fn scaling(fit: &ScalingFit, said: bool) -> String {
     text += &match &fit.law {
         Some(law) => format!("; {}", of_law(law, most)),
         None => format!(
-            "; {} numbers of users are too few to fit a law of scaling, 4 are needed",
+            "; a law of scaling needs throughput at 4 numbers of users or more, here are {}",
             fit.users.len()
         ),
     };
@@ -221,7 +220,11 @@ mod tests {
             engine: engine.to_owned(),
             isl,
             osl: isl,
-            users: vec![1, 8, 16, 32],
+            users: if law.is_some() {
+                vec![1, 8, 16, 32]
+            } else {
+                vec![1, 8, 16]
+            },
             linear_up_to: 8,
             knee_users: 16,
             law,

@@ -264,7 +264,7 @@ fn footing(found: &Comparison) -> Vec<String> {
         found.comparisons
     ));
     if rows().any(|row| row.test.is_none()) {
-        lines.push("Not tested is what has no interval within a run.".to_owned());
+        lines.push("Not tested is what has no interval within a run: too few requests or seconds, or a figure that each run has once.".to_owned());
     }
     lines
 }
@@ -287,8 +287,7 @@ mod tests {
 
     /// The same load twice; the second time TTFT is longer by half, and tokens come as fast.
     fn runs() -> (RunResult, RunResult) {
-        let (first, mut second) = (finished_run(), finished_run());
-        let (mut first, factor) = (first.clone(), 1.5);
+        let (mut first, mut second, factor) = (finished_run(), finished_run(), 1.5);
         for run in [&mut first, &mut second] {
             run.steps.retain(|step| step.facts.engine == "candle");
             for step in &mut run.steps {

@@ -73,7 +73,7 @@ pub(super) fn markdown(run: &RunResult) -> String {
     let gap = if findings.is_empty() { "" } else { "\n" };
     let lines: String = findings
         .iter()
-        .map(|line| format!("- {}\n", line.trim_start()))
+        .map(|line| format!("- {}\n", line.trim_start().trim_start_matches("- ")))
         .collect();
     format!("{table}\n{gap}{lines}")
 }

@@ -3,14 +3,14 @@
 /// Blocks that a series is cut into, at least and at most. Fewer tell too little of their own spread; more would take
 /// neighbours apart without need.
 const FEWEST: usize = 10;
-const MOST: usize = 100;
+const MOST: usize = 50;
 
 /// Blocks are so many times as long as is best for the estimated variance: that length leaves a bias that makes intervals
 /// too narrow, while the spread that longer blocks add is known and taken into account (Student's t).
 const LONGER: f64 = 3.0;
 
 /// The block length for a series of deviations from their mean: three times that of Politis and White, such that there
-/// are 10 to 100 blocks.
+/// are 10 to 50 blocks.
 pub(super) fn block_length(deviations: &[f64]) -> usize {
     let n = deviations.len();
     let shortest = n.div_ceil(MOST).max(1);
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn blocks_are_longer_where_neighbours_are_alike() {
         let (none, some, much) = (length(0.0), length(0.5), length(0.8));
-        assert_eq!(none, 20, "as short as is allowed");
+        assert_eq!(none, 40, "as short as is allowed");
         assert!(none < some && some < much && much <= 200, "{none} {some} {much}");
     }
 
