@@ -127,6 +127,9 @@ pub enum EngineAction {
     Install {
         /// The engine
         name: String,
+        /// Convert this model for it too, which its first use would do
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
     },
     /// Start an engine, ask it for a few answers, tell what it does with what it is asked, and stop it
     Check {

@@ -38,8 +38,12 @@ pub fn engines(
     match action {
         None => list(format)?,
         Some(EngineAction::List { format }) => list(*format)?,
-        Some(EngineAction::Install { name }) => {
-            let program = engine::install(&run::recipe(name, None)?, &status)?;
+        Some(EngineAction::Install { name, model }) => {
+            let recipe = run::recipe(name, None)?;
+            let program = engine::install(&recipe, &status)?;
+            if let Some(model) = model {
+                run::have(&recipe, &run::model(Some(model), &progress)?, &progress)?;
+            }
             let version = program
                 .version
                 .map_or_else(String::new, |version| format!(" {version}"));
@@ -60,8 +64,9 @@ pub fn engines(
                 _ => {
                     let model = run::model(model.as_deref(), &progress)?;
                     let log = tempfile_dir()?.join(format!("engine-{name}.log"));
-                    let settings = Settings::new(&model.path, &model.name, log);
-                    Some((engine::ensure(&recipe, &status)?, settings))
+                    let had = run::have(&recipe, &model, &progress)?;
+                    let settings = Settings::new(&had.model, &model.name, log);
+                    Some((had.program, settings))
                 }
             };
             let checked = block_on(interrupt, async {
@@ -216,9 +221,9 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let status = Shown::on(&progress);
     let recipe = run::recipe(&serve.engine, serve.server.command.as_deref())?;
     let model = run::model(serve.model.as_deref(), &progress)?;
-    let program = engine::ensure(&recipe, &status)?;
+    let had = run::have(&recipe, &model, &progress)?;
     let mut settings = Settings::new(
-        &model.path,
+        &had.model,
         &model.name,
         tempfile_dir()?.join(format!("engine-{}.log", recipe.name)),
     );
@@ -236,7 +241,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();
     let ended = block_on(interrupt, async {
-        let running = engine::start(&recipe, &program, &settings, &status).await?;
+        let running = engine::start(&recipe, &had.program, &settings, &status).await?;
         report::print(&format!(
             "{} serves {} at {}/v1 (its log: {}; Ctrl-C stops it)\n",
             recipe.name,

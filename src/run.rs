@@ -29,7 +29,7 @@ pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
 
-pub use engines::{exports, format, recipe};
+pub use engines::{exports, format, have, recipe};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -232,13 +232,15 @@ pub fn list() -> Result<Vec<Listed>, EngineError> {
             .and_then(|program| program.argv.first())
             .map(PathBuf::from);
         let version = program.and_then(|program| program.version);
+        let converted = recipe.convert.is_some().then(|| "gguf (converted)".to_owned());
+        let formats = recipe.formats.into_iter().chain(converted).collect();
         Listed {
             name: recipe.name,
             kind: recipe.kind,
             state,
             version,
             path,
-            formats: recipe.formats,
+            formats,
             needs: recipe.needs,
             what_to_do,
             description: recipe.description,

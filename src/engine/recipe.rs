@@ -90,6 +90,28 @@ pub struct Install {
     pub files: Vec<PathBuf>,
     /// What it costs, for people: minutes and disk.
     pub takes: String,
+    /// The name of the environment; the engine's own, unless engines share one.
+    pub environment: Option<String>,
+}
+
+/// How a GGUF is converted for an engine that reads none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Convert {
+    /// The form that results.
+    pub to: String,
+    /// What `pip install` is given for a Python environment of the converter's own; none: the engine's is used.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// What converts `{model}` to files in the folder `{out}`, which `{model}` then is to the server; `{python}` and
+    /// `{dir}` as in [`Install`]. The last line that it prints may be a JSON object with what it wrote: `format` and
+    /// `bits_per_weight`.
+    pub command: Vec<String>,
+    /// Files beside the recipe that go into the environment's folder.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
+    /// What it costs, for people: minutes and disk.
+    pub takes: String,
 }
 
 /// How the server is started.
@@ -247,7 +269,7 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What `--engine` calls it; also the name of its folder.
+    /// What `--engine` calls it.
     pub name: String,
     /// What people call it.
     pub title: String,
@@ -271,6 +293,8 @@ pub struct Recipe {
     pub build: Option<Build>,
     /// How it is installed.
     pub install: Option<Install>,
+    /// How a GGUF is converted for it.
+    pub convert: Option<Convert>,
     /// How it is started.
     #[serde(default)]
     pub serve: Serve,

@@ -171,3 +171,123 @@ fn good_by_second(rows: &Rows, seconds: &[Second]) -> Vec<f64> {
     }
     good
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::fixture::{facts, sample};
+    use crate::measure::latencies::Times;
+    use crate::measure::live::bucket_of;
+    use crate::measure::{StepContext, summarise};
+    use crate::stats::truth::series;
+
+    const SECONDS: u64 = 100;
+    const A_SECOND: usize = 20;
+
+    /// A step of 100 s with 20 gaps and 20 tokens in each of them: 20 ms in the median, neighbours correlated.
+    fn step(seed: u64) -> StepResult {
+        let window = Window {
+            start_ns: 0,
+            end_ns: SECONDS * 1_000_000_000,
+        };
+        let mut record = StepRecord::empty(window, 4);
+        let gaps = series(seed, SECONDS as usize * A_SECOND, 0.5, 0.3);
+        for (at_s, gaps) in (0..).zip(gaps.chunks(A_SECOND)) {
+            let mut second = Second {
+                at_s,
+                output_tokens: A_SECOND as u64,
+                ok: 1,
+                ..Second::default()
+            };
+            let mut counts = std::collections::BTreeMap::<u16, u32>::new();
+            for gap in gaps {
+                let ns = (20e6 * gap) as u64;
+                record.latencies.itl.record(ns).unwrap();
+                *counts.entry(bucket_of(ns)).or_default() += 1;
+            }
+            second.gaps = counts.into_iter().collect();
+            record.seconds.push(second);
+        }
+        summarise(facts(0, "candle", 4), &record, StepContext::default())
+    }
+
+    #[test]
+    fn intervals_of_gaps_hold_the_truth_though_their_order_is_known_by_the_second_alone() {
+        let truth = [
+            20.0,
+            20.0 * (0.3_f64 * 2.326_347_874).exp(),
+            20.0 * (0.5 * 0.3 * 0.3_f64).exp(),
+        ];
+        let mut held = [0; 3];
+        for seed in 0..400 {
+            let found = step(seed).itl_ms.ci95;
+            for ((held, ends), truth) in held.iter_mut().zip([found.p50, found.p99, found.mean]).zip(truth) {
+                *held += u32::from(ends.is_some_and(|[low, high]| low <= truth && truth <= high));
+            }
+        }
+        // 93 to 97 %
+        assert!(
+            held.iter().all(|held| (372..=388).contains(held)),
+            "{held:?} of 400"
+        );
+    }
+
+    #[test]
+    fn a_steady_rate_is_known_exactly_and_a_short_window_has_no_interval() {
+        let step = step(1);
+        assert_eq!(step.request_rps_ci95, Some([step.request_rps; 2]));
+        let mut record = StepRecord::empty(
+            Window {
+                start_ns: 0,
+                end_ns: 9_000_000_000,
+            },
+            1,
+        );
+        record.seconds = (0..9)
+            .map(|at_s| Second {
+                at_s,
+                ..Second::default()
+            })
+            .collect();
+        assert_eq!(
+            summarise(facts(0, "candle", 1), &record, StepContext::default()).output_tps_ci95,
+            None
+        );
+    }
+
+    #[test]
+    fn objectives_and_failures_have_intervals() {
+        let mut record = StepRecord::empty(
+            Window {
+                start_ns: 0,
+                end_ns: SECONDS * 1_000_000_000,
+            },
+            4,
+        );
+        for id in 0..1_000_u64 {
+            let sample = sample(id, 0, 100 * id);
+            record.rows.push(match id % 10 {
+                0 => Row::failed(&sample),
+                _ => Row::of(&sample, &Times::with_first(&sample, 1), id % 2 == 0),
+            });
+        }
+        record.good = Some(400);
+        record.seconds = (0..SECONDS)
+            .map(|at_s| Second {
+                at_s,
+                ..Second::default()
+            })
+            .collect();
+        let step = summarise(facts(0, "candle", 4), &record, StepContext::default());
+        let [low, high] = step.failed_share_ci95.unwrap();
+        assert!(
+            (0.07..0.1).contains(&low) && (0.1..0.13).contains(&high),
+            "{low} {high}"
+        );
+        let [low, high] = step.goodput_rps_ci95.unwrap();
+        assert!(
+            (3.9..=4.0).contains(&low) && (4.0..4.1).contains(&high),
+            "{low} {high}"
+        );
+    }
+}

@@ -18,6 +18,12 @@ pub(super) fn middle_ns(bucket: u16) -> u64 {
     Durations::value(usize::from(bucket))
 }
 
+/// The bucket of a duration.
+#[cfg(test)]
+pub(super) fn bucket_of(ns: u64) -> u16 {
+    Durations::bucket(ns) as u16
+}
+
 /// Seconds that are open for counting at once. A second is read once it is over by more than one.
 const OPEN: u64 = 4;
 

@@ -153,6 +153,9 @@ pub struct EngineResult {
     pub kind: String,
     /// Its version, where it tells.
     pub version: Option<String>,
+    /// The model that it was given in the place of `model`, where it does not read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub converted: Option<ConvertedModel>,
     /// The settings that it was asked to have (`parallel`, `context`, `threads`, `weights`); empty for a server that ran
     /// already.
     #[serde(default)]
@@ -172,6 +175,26 @@ pub struct EngineResult {
     /// File of the run directory that holds the server's own output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+}
+
+/// A conversion of the model under test.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConvertedModel {
+    /// Its folder.
+    pub path: String,
+    /// SHA-256 of the file that it was made from.
+    pub from_hash: String,
+    /// SHA-256 over the lines `SHA-256  path` of its files, sorted by path.
+    pub path_hash: String,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Its form, in the converter's words, such as `safetensors float32`.
+    pub format: String,
+    /// Bits for each weight, as the converter counted what it wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_weight: Option<f64>,
+    /// Seconds that the conversion took when it was made.
+    pub convert_s: f64,
 }
 
 /// Why an engine could not be measured, or not to the end.

@@ -1,16 +1,19 @@
 //! One engine of the run: brought up, measured step by step, stopped. Its failure is data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use super::step::{self, Bench};
 use super::{Shown, Usage};
-use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
+use crate::engine::{
+    self, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Settings,
+};
 use crate::measure::Store;
-use crate::measure::result::{EngineFailure, EngineResult};
+use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
+use crate::model::Model;
 use crate::profile::{self, Cpus, Profile, Turn};
-use crate::report;
+use crate::report::{self, Progress};
 use crate::telemetry::affinity;
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
@@ -159,8 +162,8 @@ pub fn measure(
         Kind::Attach => None,
         _ => Some(settings(bench, &store.dir().join(&log))?),
     };
-    let running = match bring_up(bench, recipe, settings.as_ref(), api_key, &control) {
-        Ok(Some(running)) => running,
+    let (running, converted) = match bring_up(bench, recipe, settings.as_ref(), api_key, &control) {
+        Ok(Some(up)) => up,
         Ok(None) => return Ok(()),
         Err(error) => {
             let failure = failure(&error);
@@ -173,6 +176,7 @@ pub fn measure(
     };
     store.engine(index, |engine| {
         engine.version = running.version().map(str::to_owned);
+        engine.converted = converted.map(converted_model);
         engine.starts += u32::from(running.pid().is_some());
         engine.load_s = engine.load_s.or(running.load_s());
         engine.wanted = settings.as_ref().map(wanted).unwrap_or_default();
@@ -200,27 +204,71 @@ pub fn measure(
     steps
 }
 
-/// The engine's server, ready; none if the user would not wait.
+/// An engine's program, and the model in a form that it reads.
+pub struct Had {
+    /// The program.
+    pub program: Program,
+    /// The model's file or folder.
+    pub model: PathBuf,
+    /// What that is, where it is not the model that was named.
+    pub converted: Option<Converted>,
+}
+
+/// Gets an engine's program, building it if need be, and `model` in a form that it reads, converting it if need be.
+///
+/// # Errors
+/// What to do where the program or its converter can't be had, or the end of what cargo or the converter said.
+pub fn have(recipe: &Recipe, model: &Model, progress: &Progress) -> anyhow::Result<Had> {
+    let status = Shown::on(progress);
+    let program = engine::ensure(recipe, &status)?;
+    let converted = match engine::is_converted(recipe, &model.path) {
+        true => {
+            let sha256 = model.checksum(&status)?.unwrap_or_default();
+            engine::convert(recipe, &model.path, &sha256, &status)?
+        }
+        false => None,
+    };
+    let given = converted
+        .as_ref()
+        .map_or(&model.path, |converted| &converted.path);
+    Ok(Had {
+        program,
+        model: given.clone(),
+        converted,
+    })
+}
+
+/// The engine's server, ready, and the conversion that it serves; none if the user would not wait.
 fn bring_up(
     bench: &Bench<'_>,
     recipe: &Recipe,
     settings: Option<&Settings>,
     api_key: Option<&str>,
     control: &tokio::runtime::Runtime,
-) -> anyhow::Result<Option<Running>> {
+) -> anyhow::Result<Option<(Running, Option<Converted>)>> {
     let status = Shown::on(bench.progress);
-    // Cargo hears Ctrl-C itself.
-    let program = settings
-        .map(|settings| Ok::<_, EngineError>((engine::ensure(recipe, &status)?, settings)))
-        .transpose()?;
+    // Cargo and a converter hear Ctrl-C themselves.
+    let had = match (settings, bench.subject.model()) {
+        (Some(settings), Some(model)) => {
+            let had = have(recipe, model, bench.progress)?;
+            let given = Settings {
+                model: had.model.clone(),
+                ..settings.clone()
+            };
+            Some((had, given))
+        }
+        _ => None,
+    };
     let ready = async {
-        let Some((program, settings)) = program else {
+        let Some((had, settings)) = had else {
             let url = bench.profile.url.as_deref().or(recipe.url.as_deref());
             let url = url.context("attach needs --url")?;
             let name = bench.subject.name().map(str::to_owned);
-            return Ok(engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?);
+            let running = engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?;
+            return Ok((running, None));
         };
-        Ok(engine::start(recipe, &program, settings, &status).await?)
+        let running = engine::start(recipe, &had.program, &settings, &status).await?;
+        Ok((running, had.converted))
     };
     control.block_on(async {
         tokio::select! {
@@ -228,6 +276,19 @@ fn bring_up(
             () = bench.interrupt.asked() => Ok(None),
         }
     })
+}
+
+/// A conversion, as `run.json` holds it.
+fn converted_model(converted: Converted) -> ConvertedModel {
+    ConvertedModel {
+        path: converted.path.display().to_string(),
+        from_hash: converted.from_sha256,
+        path_hash: converted.sha256,
+        bytes: converted.bytes,
+        format: converted.format,
+        bits_per_weight: converted.bits_per_weight,
+        convert_s: converted.seconds,
+    }
 }
 
 /// What a server was asked to have, as `run.json` holds it.

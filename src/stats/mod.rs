@@ -12,7 +12,7 @@ mod line;
 mod repeats;
 mod student;
 #[cfg(test)]
-mod truth;
+pub(crate) mod truth;
 mod usl;
 
 pub use blocks::{Blocks, Estimate, Level, quantile_interval, share};

@@ -7,7 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use super::*;
 
 /// A lognormal series of median 1: the exponential of a Gaussian AR(1) series with this correlation of neighbours.
-pub(super) fn series(seed: u64, n: usize, correlation: f64, sigma: f64) -> Vec<f64> {
+pub(crate) fn series(seed: u64, n: usize, correlation: f64, sigma: f64) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut normal = || -> f64 { StandardNormal.sample(&mut rng) };
     let fresh = (1.0 - correlation * correlation).sqrt();

@@ -20,6 +20,9 @@ pub const PLACEHOLDERS: [&str; 11] = [
 /// Those of the commands that install an engine.
 pub(super) const INSTALL_PLACEHOLDERS: [&str; 2] = ["python", "dir"];
 
+/// Those of the command that converts a model.
+pub(super) const CONVERT_PLACEHOLDERS: [&str; 4] = ["python", "dir", "model", "out"];
+
 /// The names in braces inside `word`; JSON braces and the like are no names.
 pub(in crate::engine) fn placeholders(word: &str) -> impl Iterator<Item = &str> {
     word.split('{').skip(1).filter_map(|rest| {
