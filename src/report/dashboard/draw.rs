@@ -34,12 +34,12 @@ const SPARKLINES: [(&str, &str, Color, Figure); 3] = [
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) {
     let engines = state.engines.len() as u16 * ENGINE_HEIGHT;
-    let fixed = 6;
+    let fixed = 7;
     let room = frame.area().height.saturating_sub(fixed);
     let [title, gauge, now_line, rule, grid, steps, messages, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
-        Constraint::Length(1),
+        Constraint::Length(2),
         Constraint::Length(1),
         Constraint::Length(engines.min(room * 2 / 3)),
         Constraint::Fill(2),
@@ -50,7 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     frame.render_widget(Line::styled(state.overview.title.as_str(), bold), title);
     frame.render_widget(progress(state, now), gauge);
-    frame.render_widget(Line::raw(doing(state)), now_line);
+    frame.render_widget(Paragraph::new(doing(state)), now_line);
     frame.render_widget(Block::new().borders(Borders::TOP), rule);
     draw_engines(frame, state, grid);
     draw_finished(frame, &state.finished, steps);
@@ -85,35 +85,37 @@ fn progress(state: &State, now: Instant) -> Gauge<'static> {
         .gauge_style(Style::new().fg(Color::Blue).bg(Color::Black))
 }
 
-/// What goes on, in one line.
-fn doing(state: &State) -> String {
+/// What goes on, and what both sides make of it.
+fn doing(state: &State) -> Vec<Line<'static>> {
     let step = state.current().zip(state.step).map(|(live, (_, index))| {
         let name = &state.engines[index].name;
-        format!("{name}: {}{}", live.text(), server(live))
+        vec![
+            Line::raw(format!("{name}: {}", live.text())),
+            Line::raw(both_sides(live)),
+        ]
     });
-    step.or_else(|| state.task.clone()).unwrap_or_default()
+    let task = || vec![Line::raw(state.task.clone().unwrap_or_default())];
+    step.unwrap_or_else(task)
 }
 
 /// What the server's processes use, and how late the client is.
-fn server(live: &Live) -> String {
-    let mut text = String::new();
+fn both_sides(live: &Live) -> String {
+    let mut parts = Vec::new();
     if let Some(server) = live.server {
-        text = format!(
-            "; server {} cores, {} MB",
+        parts.push(format!(
+            "server {} cores, {} MB",
             significant(server.cpu_cores),
             server.rss_bytes / 1_000_000
-        );
-        if let Some(busy) = server.gpu_pct {
-            text += &format!(", GPU {busy:.0} %");
-        }
+        ));
+        parts.extend(server.gpu_pct.map(|busy| format!("GPU {busy:.0} %")));
     }
-    if let Some(late) = live.read_lag_p99 {
-        text += &format!(
-            "; client late by {} ms at p99",
+    parts.extend(live.read_lag_p99.map(|late| {
+        format!(
+            "client late by {} ms at p99",
             significant(late.as_secs_f64() * 1e3)
-        );
-    }
-    text
+        )
+    }));
+    parts.join(", ")
 }
 
 fn clock(time: Duration) -> String {

@@ -66,8 +66,8 @@ pub(super) fn step(run: &RunResult, step: &StepResult) -> Value {
             "datasets": [{
                 "name": "main",
                 "prompts": {
-                    "isl": { "mean": step.facts.isl.mean, "stddev": step.facts.isl.stddev },
-                    "osl": { "mean": step.facts.osl.mean, "stddev": step.facts.osl.stddev },
+                    "isl": { "mean": step.facts.isl.mean },
+                    "osl": { "mean": step.facts.osl.mean },
                 },
             }],
         },
