@@ -238,6 +238,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let threads = || u32::try_from(cpus).unwrap_or(u32::MAX);
     settings.threads = serve.server.threads.unwrap_or_else(threads);
     settings.weights = serve.server.weights.clone();
+    settings.device = serve.server.device.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();
     let ended = block_on(interrupt, async {

@@ -263,6 +263,8 @@ pub struct Server {
     pub context: u32,
     /// How the engine holds its weights; its own choice when absent.
     pub weights: Option<String>,
+    /// What the engine computes on; its own choice when absent.
+    pub device: Option<String>,
     /// More arguments for the engine's command line.
     pub args: Vec<String>,
 }

@@ -282,11 +282,14 @@ pub struct ServerSettings {
     /// How the engine holds its weights, in the engine's own words
     #[arg(long, value_name = "FORM")]
     pub weights: Option<String>,
+    /// What the engine computes on, in its own words, e.g. cpu, cuda or mps; default: its own choice
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
     /// Pass this argument on to the engine's command line
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Option<Vec<String>>,
 }
-overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, server_arg);
+overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, device, server_arg);
 
 /// `[report]`: what is shown and kept.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
