@@ -5,9 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::loads::Loads;
 use super::verdict::verdict;
-use super::{across, calibration, leads};
+use super::{across, calibration};
 use crate::measure::result::{EngineResult, RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
@@ -46,11 +45,6 @@ pub(super) fn ended(run: &RunResult) -> Option<&'static str> {
         Status::Interrupted => Some("This run was interrupted; what follows was measured before."),
         Status::Failed => Some("This run failed; what follows was measured before."),
     }
-}
-
-/// The verdict: who leads under which load, a sentence for each figure.
-pub(super) fn verdict_of(run: &RunResult) -> Vec<String> {
-    leads::over_all(&Loads::of(run))
 }
 
 /// Everything that a reader must know besides the numbers: verdicts, failed engines, notes.

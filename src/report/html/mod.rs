@@ -21,8 +21,9 @@ use minijinja::{Environment, context};
 use serde::Serialize;
 
 use super::columns::{Best, columns};
+use super::conclusions::conclusions;
 use super::loads::{Load, Loads};
-use super::{table, words};
+use super::{leads, table, words};
 use crate::measure::read_timeline;
 use crate::measure::result::RunResult;
 use chart::Chart;
@@ -91,7 +92,7 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
         template.render(context! {
             subject => subject::of(&loads),
             ended => words::ended(run),
-            verdict => words::verdict_of(run),
+            verdict => [conclusions(run), leads::over_all(&loads)].concat(),
             heads,
             rows => rows(&loads),
             compared => columns.iter().any(|column| column.best != Best::Neither) && run.steps.len() > 1,
