@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context;
 
 use crate::cli;
-use crate::measure::result::{RunResult, Status, Verdict};
+use crate::measure::result::{Price, RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
 use crate::profile::Profile;
-use crate::report::{self, Progress, Show};
+use crate::report::{self, Overview, Progress, Show};
 use crate::telemetry::{self, Machine};
 
 use calibration::When;
@@ -33,7 +33,7 @@ pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
 
-pub use engines::{format, have, recipe};
+pub use engines::{exports, format, have, recipe};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,10 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 
     let mut cards = telemetry::nvidia();
     let machine = Machine::read(cards.as_deref_mut());
+    let progress = progress.on_dashboard(overview(&profile, &subject, &recipes), {
+        let interrupt = interrupt.clone();
+        move || interrupt.ask()
+    });
     let clock = Clock::start();
     let mut store = open_store(&profile, &recipes, &subject, &machine)?;
     let bench = step::Bench {
@@ -116,9 +120,13 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     for note in stable::notes(&profile, store.run()) {
         store.note(note);
     }
+    drop(progress);
     let dir = store.dir().to_owned();
     let status = status(&store, interrupt);
     let result = store.finish(status)?;
+    let forms = exports(&profile.report.export);
+    report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
+    write_page(&result, &dir);
     print(&profile, &result, &dir)?;
     Ok(ending(&profile, &result))
 }
@@ -148,6 +156,10 @@ fn open_store(
     }
     run.model = subject.describe();
     run.engines = recipes.iter().map(engines::describe).collect();
+    run.price = profile.report.price_per_hour.map(|per_hour| Price {
+        per_hour,
+        baseline: profile.report.baseline.clone(),
+    });
     run.notes.extend(subject.note());
     run.notes.extend(engines::notes(profile, recipes));
     let root = profile
@@ -156,6 +168,23 @@ fn open_store(
         .clone()
         .unwrap_or_else(|| PathBuf::from("results"));
     Ok(Store::create(&root, run)?)
+}
+
+/// What the dashboard says of the run before it begins.
+fn overview(profile: &Profile, subject: &Subject, recipes: &[crate::engine::Recipe]) -> Overview {
+    let model = subject
+        .name()
+        .map_or_else(String::new, |name| format!(", model {name}"));
+    let step_time = profile
+        .extent
+        .duration
+        .map(|window| profile.ramp + profile.warmup.duration + window);
+    Overview {
+        title: format!("loadtest: profile {}{model}", profile.name),
+        engines: recipes.iter().map(|recipe| recipe.name.clone()).collect(),
+        steps: profile.steps().len() * recipes.len(),
+        step_time,
+    }
 }
 
 fn status(store: &Store, interrupt: &Interrupt) -> Status {
@@ -175,6 +204,13 @@ fn show(profile: &Profile) -> Show {
         (false, false) => Show::Lines,
         (false, true) => Show::Auto,
     }
+}
+
+/// Writes `report.html`. A page that cannot be written costs nothing that was measured: a warning, no error.
+pub fn write_page(result: &RunResult, dir: &Path) -> Option<PathBuf> {
+    report::write_page(result, dir)
+        .inspect_err(|error| eprintln!("warning: cannot write report.html in {}: {error}", dir.display()))
+        .ok()
 }
 
 /// The tables on stdout, and where the files are.

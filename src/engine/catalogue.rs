@@ -32,10 +32,13 @@ macro_rules! shipped {
 const SHIPPED: &[Shipped] = &[
     shipped!("candle"),
     shipped!("llamacpp", "serve.py"),
+    shipped!("pytorch": "transformers", "engine.toml", "serve.py", "convert.py"),
+    shipped!("pytorch-cb": "transformers", "engine-cb.toml", "serve.py", "convert.py"),
     shipped!("vllm"),
     shipped!("sglang"),
     shipped!("tgi"),
     shipped!("ollama"),
+    shipped!("lmrs", "convert.py"),
     shipped!("lmstudio"),
     shipped!("uzu"),
     shipped!("command"),
@@ -180,10 +183,20 @@ mod tests {
             let wanted = match (recipe.kind, here) {
                 (_, false) => "it runs on",
                 (Kind::Command, true) => "--command",
+                (Kind::Bridge, true) => "name the program in",
                 _ => "type `",
             };
             assert!(message.contains(wanted), "{}: {message}", recipe.name);
         }
+    }
+
+    #[test]
+    fn flavours_of_one_engine_share_its_environment_and_its_conversions() {
+        let [plain, batching] = ["pytorch", "pytorch-cb"].map(|name| recipe(name).unwrap());
+        assert_eq!(
+            (plain.install, plain.convert, plain.dialect),
+            (batching.install, batching.convert, batching.dialect)
+        );
     }
 
     #[test]
@@ -193,7 +206,7 @@ mod tests {
             .filter(|shipped| parsed(shipped).dialect.ignore_eos.is_none())
             .map(|shipped| shipped.name)
             .collect();
-        assert_eq!(without, ["tgi", "ollama", "lmstudio", "uzu"]);
+        assert_eq!(without, ["tgi", "ollama", "lmrs", "lmstudio", "uzu"]);
     }
 
     #[test]

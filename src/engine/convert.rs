@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::build::{TAIL_LINES, watched};
-use super::environment::{Environment, folder, home, lock, put_files, said};
+use super::environment::{Environment, clear, folder, home, lock, put_files, said};
 use super::recipe::{Convert, Recipe, fill, placeholders};
 use super::{EngineError, Progress, catalogue};
 
@@ -237,15 +237,6 @@ fn kept(place: &Path) -> Option<Converted> {
     // Its home may have been moved.
     let path = place.join(MODEL);
     path.is_dir().then_some(Converted { path, ..kept })
-}
-
-fn clear(dir: &Path) -> Result<(), EngineError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(EngineError::io(format!("cannot clear {}", dir.display()))(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The hash of a folder, as [`Converted`] defines it, and the bytes in it.

@@ -1,4 +1,5 @@
-//! A private Python environment: made by pip, whole or not there, shared by all who wait for it.
+//! A folder for what an engine needs: a private Python environment, filled by pip, or what Go builds. It is whole or not
+//! there, and shared by all who wait for it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::build::watched;
 use super::locate::search_path;
 use super::recipe::{Convert, Install, Recipe};
-use super::{EngineError, Progress, catalogue};
+use super::{EngineError, Progress, catalogue, golang};
 
 /// Written last: an environment without it is not whole.
 const STAMP: &str = "installed.json";
@@ -44,6 +45,8 @@ pub(super) struct Environment<'a> {
     /// Where it is.
     pub dir: PathBuf,
     packages: &'a [String],
+    /// How Go builds it; none: it is an environment of Python's.
+    go: Option<&'a Install>,
     files: &'a [PathBuf],
     /// What making it means, for people.
     what: String,
@@ -56,7 +59,8 @@ impl<'a> Environment<'a> {
         Ok(Environment {
             recipe,
             dir: folder(recipe)?,
-            packages: &how.packages,
+            packages: how.go.as_ref().map_or(&how.packages, std::slice::from_ref),
+            go: how.go.as_ref().map(|_| how),
             files: &how.files,
             what: format!("installing {}", recipe.title),
             takes: &how.takes,
@@ -70,6 +74,7 @@ impl<'a> Environment<'a> {
             recipe,
             dir: home(recipe)?.join("engines").join(name),
             packages: &how.packages,
+            go: None,
             files: &how.files,
             what: format!("installing what converts models for {}", recipe.title),
             takes: &how.takes,
@@ -96,14 +101,13 @@ impl<'a> Environment<'a> {
             return Ok(());
         }
         progress.status(&format!("{}: {}", self.what, self.takes));
-        if self.dir.exists() {
-            fs::remove_dir_all(&self.dir)
-                .map_err(EngineError::io(format!("cannot clear {}", self.dir.display())))?;
-        }
-        self.fill(progress)?;
+        let version = match self.go {
+            Some(how) => golang::install(self.recipe, how, self.packages, &self.dir, progress)?,
+            None => self.fill(progress)?,
+        };
         let stamp = Stamp {
             packages: self.packages.to_vec(),
-            version: self.versions(progress)?,
+            version,
         };
         let (partial, whole) = (self.dir.join("installed.part"), self.dir.join(STAMP));
         fs::write(&partial, serde_json::json!(stamp).to_string())
@@ -111,8 +115,9 @@ impl<'a> Environment<'a> {
             .map_err(EngineError::io(format!("cannot write {}", whole.display())))
     }
 
-    /// Makes the environment and puts the packages into it.
-    fn fill(&self, progress: &dyn Progress) -> Result<(), EngineError> {
+    /// Makes the environment in place of what is there, and puts the packages into it; returns their versions.
+    fn fill(&self, progress: &dyn Progress) -> Result<String, EngineError> {
+        clear(&self.dir)?;
         let named = std::env::var_os("LOADTEST_PYTHON").map(PathBuf::from);
         let python = named
             .or_else(|| search_path("python3"))
@@ -140,7 +145,8 @@ impl<'a> Environment<'a> {
         ])
         .args(["--progress-bar", "off"])
         .args(self.packages);
-        self.watched(&mut pip, progress).map(drop)
+        self.watched(&mut pip, progress)?;
+        self.versions(progress)
     }
 
     fn watched(&self, command: &mut Command, progress: &dyn Progress) -> Result<String, EngineError> {
@@ -160,6 +166,16 @@ impl<'a> Environment<'a> {
     /// Brings the files that stand beside the recipe up to date in it.
     pub fn put_files(&self) -> Result<(), EngineError> {
         put_files(self.recipe, self.files, &self.dir)
+    }
+}
+
+/// Removes a folder with everything in it.
+pub(super) fn clear(dir: &Path) -> Result<(), EngineError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::io(format!("cannot clear {}", dir.display()))(error))
+        }
+        _ => Ok(()),
     }
 }
 

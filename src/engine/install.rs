@@ -1,11 +1,20 @@
-//! Installing an engine into a private Python environment.
+//! Installing an engine into a folder of its own.
 
 use std::ffi::OsString;
 
 use super::environment::Environment;
 use super::locate::ensure;
 use super::recipe::{Install, Recipe, fill};
-use super::{EngineError, Program, Progress};
+use super::{EngineError, Program, Progress, golang};
+
+impl Install {
+    /// Whether this machine has what the installation itself needs.
+    pub(super) fn possible(&self) -> bool {
+        let here = |platform: &String| platform == std::env::consts::OS;
+        let system = self.platforms.is_empty() || self.platforms.iter().any(here);
+        system && (self.go.is_none() || golang::compiler().is_some())
+    }
+}
 
 /// The program of a whole installation, if there is one for the packages that the recipe wants.
 pub(super) fn installed(recipe: &Recipe, how: &Install) -> Result<Option<Program>, EngineError> {
@@ -29,13 +38,13 @@ pub(super) fn installed(recipe: &Recipe, how: &Install) -> Result<Option<Program
     }))
 }
 
-/// Installs the engine into an environment of its own. What an interrupted installation left is done again. An engine
+/// Installs the engine into a folder of its own. What an interrupted installation left is done again. An engine
 /// that is had in another way is [had](ensure) so.
 ///
 /// # Errors
-/// What to type for an engine that only the user can get, no Python, or the end of what pip said.
+/// What to type for an engine that only the user can get, no Python or Go, or the end of what pip or Go said.
 pub fn install(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, EngineError> {
-    let Some(how) = &recipe.install else {
+    let Some(how) = recipe.install.as_ref().filter(|how| how.possible()) else {
         return ensure(recipe, progress);
     };
     let environment = Environment::of_engine(recipe, how)?;

@@ -10,6 +10,7 @@ mod command;
 mod convert;
 mod environment;
 mod error;
+mod golang;
 pub mod guard;
 mod honoured;
 mod install;
@@ -31,11 +32,11 @@ pub use install::install;
 pub use locate::{Availability, Listed, Program, ensure, list};
 pub use process::{Exit, this_program};
 pub use recipe::{
-    Build, Convert, Dialect, Find, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready, Recipe,
-    RecipeError, Serve,
+    Build, Convert, Dialect, Find, Fixed, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready,
+    Recipe, RecipeError, Serve,
 };
 pub use server::{Load, Running, attach, start};
-pub use settings::{Effective, Settings};
+pub use settings::{Effective, Sampling, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.
 pub trait Progress: Sync {

@@ -67,6 +67,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         ttfo_ms: latency(&l.ttfo),
         ttst_ms: latency(&l.ttst),
         itl_ms: latency(&l.itl),
+        itl_by_position: l.positions.means(),
         icl_ms: latency(&l.icl),
         tpot_ms: latency(&l.tpot),
         e2el_ms: e2el,
@@ -76,6 +77,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         client: client(record),
         server: context.server,
         scaling: None,
+        cost: None,
         resent: record.resent,
         goose: Some(GooseCount {
             ok: record.goose_requests.0,

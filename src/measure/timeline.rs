@@ -57,6 +57,17 @@ pub struct ServerSecond {
     pub gpus: Vec<GpuSecond>,
 }
 
+impl ServerSecond {
+    /// Mean utilisation, in percent, of the cards that the server computed on, where that is known; else of all.
+    pub fn gpu_utilisation_pct(&self) -> Option<f64> {
+        let busy: Vec<f64> = gpus::of_server(&self.gpus)
+            .iter()
+            .filter_map(|card| card.utilisation_pct)
+            .collect();
+        (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64)
+    }
+}
+
 /// Starts the file.
 pub(super) fn create(path: &Path) -> io::Result<()> {
     let mut file = csv::Writer::from_path(path)?;
@@ -110,21 +121,19 @@ const SERVER_COLUMNS: usize = 8;
 
 fn server_cells(server: &ServerSecond) -> Vec<String> {
     let cards = gpus::of_server(&server.gpus);
-    let known = |value: fn(&GpuSecond) -> Option<f64>| -> Vec<f64> {
-        cards.iter().copied().filter_map(value).collect()
+    let sum = |value: fn(&GpuSecond) -> Option<f64>| {
+        let known = cards.iter().copied().filter_map(value);
+        known.reduce(|sum, value| sum + value)
     };
-    let sum = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>());
-    let busy = known(|card| card.utilisation_pct);
-    let count = busy.len() as f64;
     vec![
         cell(server.cpu_cores.map(|cores| format!("{cores:.3}"))),
         cell(server.rss_bytes),
         cell(server.threads),
         cell(server.minor_faults),
         cell(server.major_faults),
-        cell(sum(busy).map(|sum| sum / count)),
-        cell(sum(known(|card| card.memory_bytes.map(|bytes| bytes as f64)))),
-        cell(sum(known(|card| card.power_w))),
+        cell(server.gpu_utilisation_pct()),
+        cell(sum(|card| card.memory_bytes.map(|bytes| bytes as f64))),
+        cell(sum(|card| card.power_w)),
     ]
 }
 

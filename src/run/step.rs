@@ -13,9 +13,9 @@ use crate::client::Target;
 use crate::engine::{Recipe, Running};
 use crate::load::{self, Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, StepFacts};
-use crate::measure::{Clock, LiveShards, Objectives, Outcome, StepRecord, Store};
+use crate::measure::{Clock, LiveShards, Objectives, Outcome, ServerSecond, StepRecord, Store};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo, Turn};
-use crate::report::Progress;
+use crate::report::{Live, Progress, ServerNow};
 
 /// How often the display and the server's process are looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -141,7 +141,7 @@ pub fn all(
         };
         let record = shown(
             bench,
-            running,
+            (running, &watched),
             (&facts, done, steps.len()),
             load,
             &mut window_opens,
@@ -159,7 +159,9 @@ pub fn all(
                 .unwrap_or(0),
         });
         let context = seen.context(record.window);
-        store.step_done(facts, &record, context, &seen.seconds())?;
+        bench
+            .progress
+            .finished(store.step_done(facts, &record, context, &seen.seconds())?);
     }
     Ok(toll)
 }
@@ -174,6 +176,7 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         model: known.model.replace("{model_name}", running.model_name()),
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
+        ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
         include_usage: known.include_usage,
         extra: extra.collect(),
     }
@@ -263,7 +266,7 @@ fn step_load(
 /// Runs the step while someone shows how it goes, and ends it when the server is gone.
 fn shown(
     bench: &Bench<'_>,
-    running: &Running,
+    (running, watched): (&Running, &Watched),
     (facts, done, steps): (&StepFacts, usize, usize),
     load: StepLoad,
     window_opens: &mut dyn FnMut(u64),
@@ -282,7 +285,10 @@ fn shown(
                     (Some(_), false) => stop.server_is_there(),
                     (None, false) => {}
                 }
-                shown.update(&display.look());
+                shown.update(&Live {
+                    server: watched.latest().and_then(now),
+                    ..display.look()
+                });
                 thread::park_timeout(LOOK_EVERY);
             }
         });
@@ -295,4 +301,13 @@ fn shown(
         record
     });
     Ok(record?)
+}
+
+/// What the display shows of the server.
+fn now(second: ServerSecond) -> Option<ServerNow> {
+    Some(ServerNow {
+        gpu_pct: second.gpu_utilisation_pct(),
+        cpu_cores: second.cpu_cores?,
+        rss_bytes: second.rss_bytes?,
+    })
 }

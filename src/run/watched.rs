@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::used::{Seen, SeenCard};
 use crate::engine::{Recipe, Running};
-use crate::measure::Clock;
+use crate::measure::{Clock, ServerSecond};
 use crate::telemetry::{Archive, Card, Cards, Gauges, MetricsPage, Queue, Root, Usage, Watch};
+
+/// No machine has more cards than this.
+const CARDS_AT_MOST: usize = 64;
 
 /// The machine's cards, asked by one step after the other.
 pub type SharedCards = Arc<Mutex<Box<dyn Cards>>>;
@@ -58,6 +61,21 @@ impl Watched {
         })
     }
 
+    /// What the server used in the last second.
+    pub fn latest(&self) -> Option<ServerSecond> {
+        let usages = self.usages.as_ref().map(|watch| watch.peek(|seen| last(seen, 2)));
+        let cards = self
+            .cards
+            .as_ref()
+            .map(|watch| watch.peek(|seen| last(seen, CARDS_AT_MOST)));
+        let seen = Seen {
+            usages: usages.unwrap_or_default(),
+            cards: cards.unwrap_or_default(),
+            queues: Vec::new(),
+        };
+        seen.seconds().pop()
+    }
+
     /// Looks for the last time.
     pub fn stop(self) -> Seen {
         Seen {
@@ -66,6 +84,11 @@ impl Watched {
             queues: self.queues.map(Watch::stop).unwrap_or_default(),
         }
     }
+}
+
+/// The last `count` that were seen.
+fn last<T: Clone>(seen: &[T], count: usize) -> Vec<T> {
+    seen[seen.len().saturating_sub(count)..].to_vec()
 }
 
 /// Whether a server that we did not start runs on this machine, as far as its address tells.

@@ -65,6 +65,7 @@ impl Recipe {
             .args
             .iter()
             .chain(&self.serve.weights_args)
+            .chain(&self.serve.device_args)
             .chain(self.serve.env.values())
             .chain(self.serve.files.iter().flat_map(|(path, text)| [path, text]))
             .chain(self.serve.prepare.iter().flatten());
@@ -84,6 +85,14 @@ impl Recipe {
         ) {
             let message = "dialect.max_tokens is `max_tokens` or `max_completion_tokens`".to_owned();
             return Some((at("max_tokens"), message));
+        }
+        if self
+            .install
+            .as_ref()
+            .is_some_and(|how| how.packages.is_empty() == how.go.is_none())
+        {
+            let message = "install has `packages` for pip or `go`, one of the two".to_owned();
+            return Some((at("[install]"), message));
         }
         if let Some(message) = self.convert.as_ref().and_then(|how| self.misconverts(how)) {
             return Some((at("[convert]"), message));
@@ -231,6 +240,21 @@ args = ["--port", "{port}"]
             message,
             "x/engine.toml:8: unknown placeholder `{prot}`, did you mean `{port}`?"
         );
+    }
+
+    #[test]
+    fn an_engine_is_installed_by_pip_or_by_go() {
+        let install = |lines: &str| {
+            let text =
+                format!("{MINIMAL}[install]\nprogram = ['{{dir}}/bin/x']\ntakes = 'a minute'\n{lines}");
+            Recipe::parse(&text, "x/engine.toml", None).map(|_| ())
+        };
+        install("packages = ['x']").unwrap();
+        install("go = 'example.com/x@v1.0.0'").unwrap();
+        for wrong in ["", "packages = ['x']\ngo = 'example.com/x@v1.0.0'"] {
+            let message = install(wrong).unwrap_err().to_string();
+            assert!(message.starts_with("x/engine.toml:9: install has"), "{message}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientResult, Latency, Verdict, WithFailures};
+use super::{ClientResult, Cost, Latency, Verdict, WithFailures};
 use crate::measure::{Outcome, TokenSource};
 
 /// A sequence length in tokens, as it was asked for.
@@ -90,6 +90,9 @@ pub struct StepResult {
     pub ttst_ms: Latency,
     /// Inter-token latency: gaps divided by the later event's tokens, once per token.
     pub itl_ms: Latency,
+    /// Mean inter-token latency by the token's place in the answer. Absent in a step that was computed again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub itl_by_position: Vec<PositionItl>,
     /// Inter-chunk latency: raw gaps between output events.
     pub icl_ms: Latency,
     /// Time per output token of each request after its first event.
@@ -108,6 +111,9 @@ pub struct StepResult {
     pub server: Option<ServerResult>,
     /// Throughput against the step of the same engine and shape with the fewest users.
     pub scaling: Option<Scaling>,
+    /// What it costs, when the user named a price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Requests of the whole step that were sent a second time, on a new connection: the server had closed the
     /// kept-alive one before a byte of an answer.
     #[serde(default)]
@@ -142,6 +148,20 @@ pub struct Tokens {
     /// Requests by the source of their counts, when there is more than one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<(TokenSource, u64)>,
+}
+
+/// Inter-token latency of the tokens of these places in their answers, over the requests sent inside the window that
+/// succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PositionItl {
+    /// First token of the answer that counts here, from 1.
+    pub from: u64,
+    /// Last one.
+    pub to: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Their mean inter-token latency in milliseconds.
+    pub mean_ms: f64,
 }
 
 /// Users claimed and users seen.
