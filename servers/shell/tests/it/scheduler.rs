@@ -51,11 +51,13 @@ async fn collect(mut generation: Generation) -> (String, u64, Option<Finish>) {
     let (mut text, mut count) = (String::new(), 0);
     while let Some(event) = generation.events.next().await {
         match event {
-            Event::Output { text: piece, tokens } => {
+            Event::Output {
+                text: piece, tokens, ..
+            } => {
                 text += &piece;
                 count += tokens;
             }
-            Event::Finish { reason, tokens } => return (text, count + tokens, Some(reason)),
+            Event::Finish { reason, tokens, .. } => return (text, count + tokens, Some(reason)),
             Event::Failed(_) => return (text, count, None),
         }
     }
