@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["measure", "profile"]),
     ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
+    ("verify", &["engine", "load", "measure"]),
     ("report", &["measure"]),
     ("cli", &["profile"]),
 ];

@@ -20,6 +20,7 @@ mod resolve;
 mod settings;
 mod slo;
 mod users;
+mod verify;
 mod words;
 
 pub use cpus::Cpus;
@@ -36,6 +37,7 @@ pub use settings::{
 };
 pub use slo::Slo;
 pub use users::Users;
+pub use verify::Verify;
 
 /// How users warm up before the window opens. Both bounds must be met.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -177,6 +179,10 @@ pub struct Profile {
     pub cool_down: Duration,
     /// Whether the client's own error is measured before and after the run.
     pub calibrate: bool,
+    /// Whether engines' answers are held against each other.
+    pub verify: Verify,
+    /// The engine that the others' answers are held against; the first that answers when absent.
+    pub verify_against: Option<String>,
     /// What a request must keep to count for goodput.
     pub slo: Option<Slo>,
     /// How engines are started.

@@ -7,7 +7,7 @@ use super::error::Conflict;
 use super::settings::COMMAND;
 use super::{
     Extent, Length, Order, Profile, Report, RequestSettings, Requests, Server, Settings, Source, Timeouts,
-    Users, Warmup,
+    Users, Verify, Warmup,
 };
 
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
@@ -59,6 +59,13 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
     if let Some(slo) = slo {
         slo.check().map_err(|message| conflict("", "slo", message))?;
     }
+    let verify = measure.verify.unwrap_or_default();
+    reference(
+        &engines,
+        url.as_deref(),
+        verify,
+        measure.verify_against.as_deref(),
+    )?;
     let requests = request_shape(requests)?;
     let longest = |lengths: &[Length]| {
         lengths
@@ -111,7 +118,9 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         order,
         restart,
         cool_down: measure.cool_down.unwrap_or_default(),
-        calibrate: measure.calibrate.unwrap_or(true),
+        calibrate: measure.calibrate.unwrap_or(true) && verify != Verify::Only,
+        verify,
+        verify_against: measure.verify_against,
         slo,
         server: Server {
             command: server.command,
@@ -130,6 +139,31 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             strict: report.strict.unwrap_or(false),
         },
     })
+}
+
+/// Checks the engine whose answers are the reference.
+fn reference(
+    engines: &[String],
+    url: Option<&str>,
+    verify: Verify,
+    named: Option<&str>,
+) -> Result<(), Conflict> {
+    let Some(named) = named else { return Ok(()) };
+    let wrong = |message: String| Err(conflict("measure", "verify_against", message));
+    if verify == Verify::Off {
+        return wrong("nothing is verified: add --verify".into());
+    }
+    if url.is_some() {
+        return wrong("there is one server, whose answers are held against its own: leave this out".into());
+    }
+    if engines.iter().any(|engine| engine == named) {
+        return Ok(());
+    }
+    let hint = super::nearest::did_you_mean(named, engines.iter().map(String::as_str));
+    wrong(format!(
+        "`{named}` is not tested{hint}; there are {}",
+        engines.join(", ")
+    ))
 }
 
 /// What is tested: engines with a model, or a server that runs already.

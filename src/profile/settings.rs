@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Cpus, Endpoint, Format, Header, Length, Order, Slo, Users, duration, length};
+use super::{Cpus, Endpoint, Format, Header, Length, Order, Slo, Users, Verify, duration, length};
 
 /// The engine that a command line of the user's starts.
 pub(super) const COMMAND: &str = "command";
@@ -244,8 +244,16 @@ pub struct MeasureSettings {
     #[arg(long = "no-calibrate", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_name = "BOOL", value_parser = negated)]
     pub calibrate: Option<bool>,
+    /// Before the load, hold the engines' greedy answers to 20 prompts against each other, and under it against their own;
+    /// --verify=only: without a load
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "HOW")]
+    pub verify: Option<Verify>,
+    /// The engine that the others' answers are held against; default: the first that answers
+    #[arg(long, value_name = "NAME")]
+    pub verify_against: Option<String>,
 }
-overrides!(MeasureSettings: warmup, warmup_requests, repeat, order, restart, cool_down, calibrate);
+overrides!(MeasureSettings: warmup, warmup_requests, repeat, order, restart, cool_down, calibrate, verify,
+    verify_against);
 
 /// The opposite of what is written, for a flag that switches off what a profile's key switches on.
 fn negated(text: &str) -> Result<bool, std::str::ParseBoolError> {

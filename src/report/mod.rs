@@ -6,6 +6,7 @@ mod csv;
 mod progress;
 mod table;
 mod verdict;
+mod verify;
 mod words;
 
 use std::io::{self, Write};

@@ -9,7 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::words;
+use super::{verify, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -25,6 +25,9 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
             ""
         });
     }
+    if let Some(answers) = verify::table(run, false) {
+        write!(out, "\n{answers}").expect("writing to a String cannot fail");
+    }
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
     }
@@ -36,6 +39,11 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
 
 /// One table in Markdown with the findings below it.
 pub(super) fn markdown(run: &RunResult) -> String {
+    let answers = verify::table(run, true).unwrap_or_default();
+    if run.steps.is_empty() && !answers.is_empty() {
+        let lines: String = listed(run);
+        return format!("{answers}\n{lines}");
+    }
     let columns = columns(&run.steps);
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| c.head.join(" ").trim().to_owned()));
@@ -53,13 +61,16 @@ pub(super) fn markdown(run: &RunResult) -> String {
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
+    let lines = listed(run);
+    let before = |text: &str| if text.is_empty() { "" } else { "\n" };
+    format!("{table}\n{}{answers}{}{lines}", before(&answers), before(&lines))
+}
+
+/// The findings as a list.
+fn listed(run: &RunResult) -> String {
     let findings = words::findings(run);
-    let gap = if findings.is_empty() { "" } else { "\n" };
-    let lines: String = findings
-        .iter()
-        .map(|line| format!("- {}\n", line.trim_start()))
-        .collect();
-    format!("{table}\n{gap}{lines}")
+    let line = |line: &String| format!("- {}\n", line.trim_start());
+    findings.iter().map(line).collect()
 }
 
 /// All columns side by side where they fit, else throughput above latency.

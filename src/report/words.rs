@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::calibration;
 use super::verdict::verdict;
+use super::verify;
 use crate::measure::result::{EngineResult, RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
@@ -65,6 +66,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         lines.extend(engine.log.iter().map(|log| format!("    its log: {log}")));
     }
     lines.extend(run.engines.iter().flat_map(other_settings));
+    lines.extend(verify::findings(run));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {
         lines.push(format!(

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::step::{self, Bench};
-use super::{Shown, Usage};
+use super::{Shown, Usage, verify};
 use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
 use crate::measure::Store;
 use crate::measure::result::{EngineFailure, EngineResult};
@@ -167,6 +167,7 @@ pub fn measure(
         engine.log = running.pid().map(|_| log);
     })?;
 
+    verify::alone(bench, store, index, recipe, &running, api_key, &control)?;
     let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
     let died = running.exit();

@@ -27,6 +27,7 @@ fn request(prompt: &str, max_tokens: u64) -> Request {
         seed: Some(1),
         stop: Vec::new(),
         ignore_eos: false,
+        logprobs: None,
     }
 }
 
