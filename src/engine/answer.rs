@@ -66,7 +66,14 @@ impl Questioner {
         if dialect.include_usage {
             body["stream_options"] = json!({ "include_usage": true });
         }
-        body["temperature"] = json!(0);
+        let Some(temperature) = &dialect.temperature else {
+            return Err(EngineError::Unsupported {
+                engine: recipe.name.clone(),
+                what: "the temperature of a request, so that no answer of it is known to be greedy",
+                key: "dialect.temperature",
+            });
+        };
+        body[temperature] = json!(0);
         let url = running.base_url();
         let control =
             Control::new(url, api_key.map(str::to_owned)).map_err(|error| EngineError::Unreachable {

@@ -176,11 +176,23 @@ pub struct Dialect {
     /// The field that makes the server go on past the end-of-sequence token; `false` in the file: it has none.
     #[serde(deserialize_with = "field_or_false")]
     pub ignore_eos: Option<String>,
+    /// The field of the sampling temperature; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub temperature: Option<String>,
+    /// The field of nucleus sampling's share; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub top_p: Option<String>,
+    /// The field of the number of tokens sampled from; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub top_k: Option<String>,
+    /// The field of the seed; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub seed: Option<String>,
     /// Whether `stream_options: {include_usage: true}` is understood.
     pub include_usage: bool,
     /// Whether the stream ends with `data: [DONE]`.
     pub done: bool,
-    /// Fields added to every request.
+    /// Fields added to every request that does not set them otherwise.
     pub extra: BTreeMap<String, toml::Value>,
 }
 
@@ -202,6 +214,10 @@ impl Default for Dialect {
             listed_name: false,
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
+            temperature: Some("temperature".into()),
+            top_p: Some("top_p".into()),
+            top_k: Some("top_k".into()),
+            seed: Some("seed".into()),
             include_usage: true,
             done: true,
             extra: BTreeMap::new(),

@@ -204,10 +204,12 @@ pub struct Requests {
     pub shared_prefix: u32,
     /// Whether all output tokens asked for are generated, past the model's own end.
     pub ignore_eos: bool,
-    /// Sampling temperature; the server's default when absent.
-    pub temperature: Option<f64>,
-    /// Nucleus sampling; the server's default when absent.
-    pub top_p: Option<f64>,
+    /// Sampling temperature; 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus sampling: the share of the probability that tokens are drawn from.
+    pub top_p: f64,
+    /// How many of the likeliest tokens are drawn from; all when absent.
+    pub top_k: Option<u32>,
     /// Seed of prompts, lengths and sampling.
     pub seed: u64,
     /// The endpoint asked.

@@ -149,8 +149,13 @@ impl Profile {
         if requests.ignore_eos {
             parts.push("ignoring the end token".into());
         }
-        parts.extend(requests.temperature.map(|t| format!("temperature {t}")));
-        parts.extend(requests.top_p.map(|p| format!("top-p {p}")));
+        if requests.temperature > 0.0 {
+            parts.push(format!("temperature {}", requests.temperature));
+            parts.push(format!("top-p {}", requests.top_p));
+            parts.extend(requests.top_k.map(|k| format!("top-k {k}")));
+        } else {
+            parts.push("greedy".into());
+        }
         parts.push(format!("seed {}", requests.seed));
         parts.push(requests.endpoint.path().into());
         parts.join(", ")

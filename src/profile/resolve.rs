@@ -13,6 +13,10 @@ use super::{
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
 const TEMPLATE_TOKENS: u32 = 64;
 
+/// How tokens are drawn unless told otherwise: as users have their chats answered.
+const TEMPERATURE: f64 = 0.8;
+const TOP_P: f64 = 0.95;
+
 /// Checks settings and fills in the defaults.
 pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflict> {
     let (engines, model) = target(&settings)?;
@@ -281,6 +285,7 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
     if settings.top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
         return at("top_p", "must be above 0 and at most 1".into());
     }
+    positive("requests", "top_k", settings.top_k != Some(0))?;
     let seconds = |given: Option<Duration>, default| given.unwrap_or(Duration::from_secs(default));
     let timeouts = Timeouts {
         connect: seconds(settings.connect_timeout, 10),
@@ -303,8 +308,9 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
         source,
         shared_prefix,
         ignore_eos: settings.ignore_eos.unwrap_or(false),
-        temperature: settings.temperature,
-        top_p: settings.top_p,
+        temperature: settings.temperature.unwrap_or(TEMPERATURE),
+        top_p: settings.top_p.unwrap_or(TOP_P),
+        top_k: settings.top_k,
         seed: settings.seed.unwrap_or(0),
         endpoint: settings.endpoint.unwrap_or_default(),
         tokenizer: settings.tokenizer,

@@ -176,12 +176,15 @@ pub struct RequestSettings {
     /// Generate all output tokens asked for, past the model's own end
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub ignore_eos: Option<bool>,
-    /// Sampling temperature; 0 is greedy
+    /// Sampling temperature (0.8); 0 is greedy
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f64>,
-    /// Sample from this share of the probability
+    /// Sample from this share of the probability (0.95)
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f64>,
+    /// Sample from the N likeliest tokens alone
+    #[arg(long, value_name = "N")]
+    pub top_k: Option<u32>,
     /// Seed of prompts, lengths and sampling
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -211,7 +214,8 @@ pub struct RequestSettings {
     #[serde(deserialize_with = "duration::read")]
     pub stall_timeout: Option<Duration>,
 }
-overrides!(RequestSettings: isl, osl, dataset, shared_prefix, ignore_eos, temperature, top_p, seed, endpoint,
+overrides!(RequestSettings: isl, osl, dataset, shared_prefix, ignore_eos, temperature, top_p, top_k, seed,
+    endpoint,
     tokenizer, header, timeout, connect_timeout, first_token_timeout, stall_timeout);
 
 /// `[measure]`: what comes before the window, and how often all of it is done.

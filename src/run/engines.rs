@@ -49,7 +49,32 @@ pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
             recipe.name
         )
     };
-    recipes.iter().filter(stops).map(note).collect()
+    let sampling = recipes.iter().filter_map(|recipe| untold(profile, recipe));
+    recipes.iter().filter(stops).map(note).chain(sampling).collect()
+}
+
+/// What an engine is not told of how to draw tokens, because it has no field for it.
+fn untold(profile: &Profile, recipe: &Recipe) -> Option<String> {
+    let (dialect, requests) = (&recipe.dialect, &profile.requests);
+    let drawn = requests.temperature > 0.0;
+    let settings = [
+        ("temperature", &dialect.temperature, true),
+        ("top_p", &dialect.top_p, drawn && requests.top_p < 1.0),
+        ("top_k", &dialect.top_k, drawn && requests.top_k.is_some()),
+        ("seed", &dialect.seed, drawn),
+    ];
+    let missing: Vec<&str> = settings
+        .into_iter()
+        .filter(|(_, field, matters)| *matters && field.is_none())
+        .map(|(name, ..)| name)
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{} takes no {} with a request: it draws its tokens in its own way",
+            recipe.name,
+            missing.join(", ")
+        )
+    })
 }
 
 /// What is known of an engine before it is started.

@@ -151,6 +151,10 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         model: known.model.replace("{model_name}", running.model_name()),
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
+        temperature: known.temperature.clone(),
+        top_p: known.top_p.clone(),
+        top_k: known.top_k.clone(),
+        seed: known.seed.clone(),
         include_usage: known.include_usage,
         extra: extra.collect(),
     }

@@ -93,6 +93,9 @@ pub struct Params {
     /// Only the likeliest tokens that make up this share of the probability.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
+    /// Only so many of the likeliest tokens; 0 or -1 is all (not in OpenAI's API).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<i64>,
     /// The same seed, request and server give the same output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
@@ -188,6 +191,7 @@ impl Params {
             min_tokens: optional(fields, "min_tokens", "a whole number")?,
             temperature: optional(fields, "temperature", "a number")?,
             top_p: optional(fields, "top_p", "a number")?,
+            top_k: optional(fields, "top_k", "a whole number")?,
             seed: optional(fields, "seed", "a whole number")?,
             stop: optional(fields, "stop", "a string or an array of strings")?,
             ignore_eos: optional(fields, "ignore_eos", "true or false")?,

@@ -112,6 +112,10 @@ fn generation_request(endpoint: Endpoint, input: Input, params: Params) -> Resul
         min_tokens,
         temperature: params.temperature.unwrap_or(1.0) as f32,
         top_p: params.top_p.unwrap_or(1.0) as f32,
+        top_k: params
+            .top_k
+            .and_then(|k| usize::try_from(k).ok())
+            .filter(|k| *k > 0),
         seed: params.seed.map(i64::cast_unsigned),
         stop,
         ignore_eos: params.ignore_eos.unwrap_or(false),
@@ -164,6 +168,12 @@ fn check_ranges(params: &Params) -> Result<(), Refusal> {
             format!("'top_p' is {p}; it must be above 0 and at most 1."),
         ));
     }
+    if let Some(k) = params.top_k.filter(|k| *k < -1) {
+        return Err(Refusal::param(
+            "top_k",
+            format!("'top_k' is {k}; it must be a number of tokens, or 0 or -1 for all."),
+        ));
+    }
     for (name, value) in [
         ("max_tokens", params.max_tokens),
         ("max_completion_tokens", params.max_completion_tokens),
@@ -204,7 +214,6 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
             | "cache_prompt" => true,
             "frequency_penalty" | "presence_penalty" | "min_p" => is_number(0.0),
             "repetition_penalty" | "repeat_penalty" | "best_of" => is_number(1.0),
-            "top_k" => is_number(0.0) || is_number(-1.0),
             "echo" | "store" | "parallel_tool_calls" => value == false,
             "logit_bias" | "tools" | "functions" => is_empty(),
             "tool_choice" => value == "none" || value == "auto",
@@ -300,7 +309,7 @@ mod tests {
             ("frequency_penalty", "0.5"),
             ("presence_penalty", "-1"),
             ("logit_bias", r#"{"50256":-100}"#),
-            ("top_k", "40"),
+            ("top_k", "-2"),
             ("no_such_field", "1"),
         ];
         for (name, value) in refused {

@@ -22,6 +22,8 @@ pub struct Request {
     pub temperature: f32,
     /// Only the likeliest tokens that make up this share of the probability.
     pub top_p: f32,
+    /// Only so many of the likeliest tokens, before `top_p` takes its share of them.
+    pub top_k: Option<usize>,
     /// Seed of the request's own random numbers; drawn if not given.
     pub seed: Option<u64>,
     /// Texts that end the output, without being part of it.

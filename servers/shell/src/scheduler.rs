@@ -156,7 +156,8 @@ impl Scheduler {
                 request.temperature,
                 request.top_p,
                 request.seed.unwrap_or_else(rand::random),
-            ),
+            )
+            .of_likeliest(request.top_k),
             detokenizer: Detokenizer::new(request.stop),
             prompt,
             events,

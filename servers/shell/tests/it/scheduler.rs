@@ -24,6 +24,7 @@ fn request(prompt: &str, max_tokens: u64) -> Request {
         min_tokens: 0,
         temperature: 0.0,
         top_p: 1.0,
+        top_k: None,
         seed: Some(1),
         stop: Vec::new(),
         ignore_eos: false,
