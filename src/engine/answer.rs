@@ -35,7 +35,6 @@ pub struct Questioner {
     chat: bool,
     /// The body but for the prompt and the log probabilities.
     body: Value,
-    max_tokens: u64,
     patience: Duration,
     /// Whether the server takes a request that asks for log probabilities.
     logprobs: AtomicBool,
@@ -84,15 +83,9 @@ impl Questioner {
             control: control.with_headers(headers.to_vec()),
             chat,
             body,
-            max_tokens,
             patience,
             logprobs: AtomicBool::new(true),
         })
-    }
-
-    /// Most tokens of an answer.
-    pub fn max_tokens(&self) -> u64 {
-        self.max_tokens
     }
 
     /// Asks, and waits for the whole answer. Log probabilities are asked for until the server refuses them once.

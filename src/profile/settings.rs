@@ -310,7 +310,7 @@ pub struct ReportSettings {
     /// Show no live progress
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub no_progress: Option<bool>,
-    /// Exit with 3 when the client limited a step
+    /// Exit with 3 when the client limited a step, or answers were garbled under load
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub strict: Option<bool>,
 }

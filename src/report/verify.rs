@@ -239,3 +239,111 @@ fn prompt_counts(found: &Verification) -> Option<String> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::fixture::{finished_run, new_run};
+    use crate::measure::result::{KeptAnswer, TokenCounts, UnderLoad, Verdict};
+
+    fn difference(token: u32, cause: Cause, nats: f64) -> Difference {
+        let gap = |nats, at_least| Some(Gap { nats, at_least });
+        Difference {
+            prompt: token,
+            token,
+            reference: " is".into(),
+            other: if cause == Cause::Unknown { "" } else { " was" }.into(),
+            reference_gap: gap(nats, false).filter(|_| cause != Cause::Unknown),
+            other_gap: gap(nats / 2.0, true).filter(|_| cause == Cause::Apart),
+            similarity: 0.5,
+            cause,
+        }
+    }
+
+    fn answered(run: &mut RunResult) {
+        let answers = |tokens| {
+            let answer = KeptAnswer {
+                text: Some("It is".into()),
+                prompt_tokens: Some(tokens),
+                ..KeptAnswer::default()
+            };
+            vec![answer; 2]
+        };
+        let differences = vec![
+            difference(3, Cause::NearTie, 0.04),
+            difference(5, Cause::NearTie, 0.62),
+            difference(7, Cause::Apart, 3.5),
+            difference(9, Cause::Unknown, 0.0),
+        ];
+        let agreement = Agreement {
+            compared: 20,
+            same: 16,
+            near_ties: 2,
+            apart: 1,
+            unknown: 1,
+            common_prefix_mean: 27.25,
+            tokens_mean: 31.5,
+            similarity_mean: 0.913,
+            differences,
+        };
+        run.verification = Some(Verification {
+            prompts: 20,
+            max_tokens: 32,
+            reference: Some("candle".into()),
+            near_tie: 1.0,
+            engines: vec![
+                EngineAnswers {
+                    engine: "candle".into(),
+                    answers: answers(40),
+                    ..EngineAnswers::default()
+                },
+                EngineAnswers {
+                    engine: "llamacpp".into(),
+                    answers: answers(38),
+                    agreement: Some(agreement),
+                    counts: Some(TokenCounts {
+                        answers: 20,
+                        differing: 4,
+                        told: 640,
+                        counted: 610,
+                    }),
+                    ..EngineAnswers::default()
+                },
+                EngineAnswers {
+                    engine: "pytorch".into(),
+                    failure: Some("HTTP 500: out of memory".into()),
+                    ..EngineAnswers::default()
+                },
+            ],
+        });
+    }
+
+    #[test]
+    fn answers_alone() {
+        let mut run = new_run();
+        answered(&mut run);
+        let text = table(&run, false).unwrap() + &findings(&run).join("\n");
+        insta::assert_snapshot!(text);
+        assert!(table(&run, true).unwrap().contains("|---"));
+    }
+
+    #[test]
+    fn answers_under_load() {
+        let mut run = finished_run();
+        answered(&mut run);
+        run.steps[1].verified = Some(UnderLoad {
+            asked: 4,
+            same: 2,
+            near_ties: 1,
+            garbled: 1,
+            differences: vec![
+                difference(2, Cause::NearTie, 0.1),
+                difference(4, Cause::Apart, 6.0),
+            ],
+            ..UnderLoad::default()
+        });
+        insta::assert_snapshot!(table(&run, false).unwrap());
+        let words = super::super::verdict::verdict(Verdict::Garbled, &run.steps[1]);
+        insta::assert_snapshot!("garbled", words);
+    }
+}

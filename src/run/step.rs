@@ -279,8 +279,9 @@ fn watched(
     let opened_ns = AtomicU64::new(display::AHEAD);
     let gate = Arc::new(Gate::default());
     load.gate = again.map(|_| gate.clone());
+    let (gate, number) = (&*gate, usize::from(facts.step));
     let (record, loaded) = thread::scope(|scope| {
-        let asker = again.map(|again| scope.spawn(|| again.ask(&gate, usize::from(facts.step))));
+        let asker = again.map(|again| scope.spawn(move || again.ask(gate, number)));
         let looker = scope.spawn(|| {
             let shown = bench
                 .progress

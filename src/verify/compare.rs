@@ -126,11 +126,11 @@ fn difference(prompt: u32, a: &Answer, b: &Answer, near_tie: f64, count: Count<'
     let reference_gap = gap(a, token, b, &other, from_b);
     let other_gap = gap(b, token, a, &reference, from_a);
     let within = |gap: Gap| !gap.at_least && gap.nats.abs() <= near_tie;
-    let mut gaps = [reference_gap, other_gap].into_iter().flatten().peekable();
-    let cause = match gaps.peek() {
-        None => Cause::Unknown,
-        Some(_) if gaps.all(within) => Cause::NearTie,
-        Some(_) => Cause::Apart,
+    let gaps: Vec<Gap> = [reference_gap, other_gap].into_iter().flatten().collect();
+    let cause = match gaps.is_empty() {
+        true => Cause::Unknown,
+        false if gaps.into_iter().all(within) => Cause::NearTie,
+        false => Cause::Apart,
     };
     Some(Difference {
         prompt,
