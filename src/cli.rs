@@ -105,6 +105,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value = "table")]
         format: crate::profile::Format,
     },
+    /// Compare two runs, or engines of a run: by how much they differ, and whether it is more than chance
+    Compare(Compare),
     /// Explain a metric: definition, unit, and how other tools read it
     Explain {
         /// The metric, e.g. ttft; without it, all are listed
@@ -180,6 +182,41 @@ pub struct Serve {
     /// How the engine is started.
     #[command(flatten)]
     pub server: crate::profile::ServerSettings,
+}
+
+/// A comparison of runs.
+#[derive(Debug, Clone, Args)]
+pub struct Compare {
+    /// Baseline and candidate: a run's folder, its name under results/, last or last~1, each with :ENGINE where it had
+    /// several. One run alone: its engines
+    #[arg(required = true, num_args = 1..=2, value_name = "RUN")]
+    pub runs: Vec<String>,
+    /// Compare only these engines; of one run, the first is the baseline
+    #[arg(long, alias = "engines", value_name = "NAME,...", value_delimiter = ',')]
+    pub engine: Vec<String>,
+    /// Compare only these metrics, e.g. output_tps,ttft_p99: fewer comparisons see smaller differences
+    #[arg(long, value_name = "METRIC,...", value_delimiter = ',')]
+    pub metric: Vec<String>,
+    /// Exit with 3 on a real change beyond this, e.g. "ttft_p99 > +5%" or "output_tps < -3%"; may be given again
+    #[arg(long, value_name = "EXPRESSION")]
+    pub fail_on: Vec<String>,
+    /// Compare runs of different loads, models, machines or versions too
+    #[arg(long, alias = "force")]
+    pub anyway: bool,
+    /// What to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: CompareFormat,
+}
+
+/// The form of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompareFormat {
+    /// Tables for a terminal
+    Table,
+    /// JSON
+    Json,
+    /// Tables for a pull request
+    Markdown,
 }
 
 /// A calibration of the client.
@@ -265,7 +302,15 @@ mod tests {
     fn help_is_as_it_was_read_last() {
         let mut command = Cli::command().term_width(110);
         insta::assert_snapshot!("help", command.render_help());
-        for name in ["engines", "serve", "calibrate", "report", "explain", "models"] {
+        for name in [
+            "engines",
+            "serve",
+            "calibrate",
+            "report",
+            "compare",
+            "explain",
+            "models",
+        ] {
             let subcommand = command.find_subcommand_mut(name).expect("it is in the enum");
             insta::assert_snapshot!(
                 format!("help_{name}"),
@@ -310,6 +355,8 @@ mod tests {
             "loadtest --goodput tftt:500",
             "loadtest --format yaml",
             "loadtest report",
+            "loadtest compare",
+            "loadtest compare a b c",
             "loadtest --users 4 engines",
             "loadtest calibrate --rate 0",
             "loadtest calibrate --duration 10m",

@@ -1,11 +1,15 @@
 //! What `loadtest` does besides load tests: engines, models, calibration, reports, explanations, and serving.
 
+mod compare;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tabled::builder::Builder;
 use tabled::settings::peaker::Priority;
 use tabled::settings::{Style, Width};
+
+pub use compare::compare;
 
 use crate::calibrate;
 use crate::cli::{Calibrate, EngineAction, ModelAction, Serve, TableFormat};

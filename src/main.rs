@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Some(Command::Calibrate(calibrate)) => commands::calibrate(calibrate, &interrupt),
         Some(Command::Serve(serve)) => commands::serve(serve, &interrupt),
         Some(Command::Report { run, format }) => commands::report(run, *format),
+        Some(Command::Compare(compare)) => commands::compare(compare),
         Some(Command::Explain { metric }) => commands::explain(metric.as_deref()),
         Some(Command::Models { action }) => commands::models(action.as_ref()),
     };

@@ -6,6 +6,7 @@ mod display;
 mod engines;
 mod interrupt;
 mod shown;
+mod stable;
 mod step;
 mod subject;
 mod verify;
@@ -90,6 +91,9 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     };
     calibration::calibrate(&bench, &mut store, When::Before)?;
     for (number, turn) in profile.turns(recipes.len()).iter().enumerate() {
+        if stable::turn_over(&profile, &recipes[turn.engine].name, turn, &store.run().steps) {
+            continue;
+        }
         if number > 0 {
             engines::cool_down(&bench);
         }
@@ -104,6 +108,9 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         calibration::calibrate(&bench, &mut store, When::After)?;
     }
 
+    for note in stable::notes(&profile, store.run()) {
+        store.note(note);
+    }
     let dir = store.dir().to_owned();
     let status = status(&profile, &store, interrupt);
     let result = store.finish(status)?;
@@ -113,7 +120,10 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 
 /// The profile with the flags over it.
 fn load_profile(flags: &cli::Run) -> anyhow::Result<Profile> {
-    Profile::load(flags.profile.as_deref(), &flags.settings).map_err(|error| Usage(error.into()).into())
+    let profile =
+        Profile::load(flags.profile.as_deref(), &flags.settings).map_err(|error| Usage(error.into()))?;
+    stable::check(&profile)?;
+    Ok(profile)
 }
 
 /// The run's folder, with all that is known before anything is measured.

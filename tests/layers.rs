@@ -10,12 +10,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("telemetry", &[]),
     ("engine", &["telemetry"]),
-    ("measure", &["profile"]),
+    ("stats", &[]),
+    ("measure", &["profile", "stats"]),
     ("client", &["measure", "profile"]),
     ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
     ("verify", &["engine", "load", "measure"]),
-    ("report", &["measure"]),
+    ("compare", &["measure", "stats"]),
+    ("report", &["compare", "measure"]),
     ("cli", &["profile"]),
 ];
 

@@ -9,6 +9,20 @@ const FIRST_OCTAVE: u32 = 10;
 /// Up to 2^38 ns, about 4.6 minutes.
 const OCTAVES: usize = 28;
 
+/// Durations counted by bucket; buckets without a count are left out.
+pub type Buckets = Vec<(u16, u32)>;
+
+/// The middle of a bucket of [`Buckets`], in nanoseconds.
+pub(super) fn middle_ns(bucket: u16) -> u64 {
+    Durations::value(usize::from(bucket))
+}
+
+/// The bucket of a duration.
+#[cfg(test)]
+pub(super) fn bucket_of(ns: u64) -> u16 {
+    Durations::bucket(ns) as u16
+}
+
 /// Seconds that are open for counting at once. A second is read once it is over by more than one.
 const OPEN: u64 = 4;
 
@@ -113,7 +127,7 @@ pub struct Totals {
 }
 
 /// What one second brought, over all shards.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecondCounts {
     /// Requests sent.
     pub sent: u64,
@@ -125,6 +139,8 @@ pub struct SecondCounts {
     pub ttft_ns: Option<(u64, u64)>,
     /// Median and 99th percentile of the gaps between output events that arrived, in nanoseconds.
     pub itl_ns: Option<(u64, u64)>,
+    /// These gaps, by bucket.
+    pub gaps: Buckets,
 }
 
 impl Live {
@@ -236,6 +252,10 @@ impl LiveShards {
         }
         counts.ttft_ns = quantile(&ttft, 0.5).zip(quantile(&ttft, 0.99));
         counts.itl_ns = quantile(&itl, 0.5).zip(quantile(&itl, 0.99));
+        let counted = itl.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.gaps = counted
+            .map(|(bucket, count)| (bucket as u16, *count as u32))
+            .collect();
         counts
     }
 }

@@ -3,6 +3,7 @@
 //! `results/schema.json` is generated from these types. Raise [`SCHEMA_VERSION`] when a key changes its meaning or
 //! goes away; a new key needs no new version.
 
+mod across;
 mod client;
 mod latency;
 mod step;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use across::{Law, Load, Parameter, Repeats, ScalingFit, Spread};
 pub use client::{ClientResult, ErrorParts, Lag, Stamp};
 pub use latency::{Intervals, Latency, WithFailures};
 pub use step::{
@@ -55,6 +57,12 @@ pub struct RunResult {
     pub engines: Vec<EngineResult>,
     /// The finished steps in the order of the run.
     pub steps: Vec<StepResult>,
+    /// Figures over the repeats of a step, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repeats: Vec<Repeats>,
+    /// How each engine's throughput grows with users, where more than one number of them was tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scaling: Vec<ScalingFit>,
     /// The step under way when this file was written; left in place when the run was killed inside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<StepFacts>,
@@ -86,6 +94,8 @@ impl RunResult {
             model: ModelResult::default(),
             engines: Vec::new(),
             steps: Vec::new(),
+            repeats: Vec::new(),
+            scaling: Vec::new(),
             unfinished: None,
             calibration: None,
             verification: None,

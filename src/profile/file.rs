@@ -297,6 +297,8 @@ mod tests {
             "--dataset questions --isl 10",
             "--dataset qestions",
             "--repeat 0",
+            "--max-repeats 5",
+            "--until-stable output_tps:2% --max-repeats 2",
             "--num-prompts 0",
             "--duration 0s",
             "--temperature -1",

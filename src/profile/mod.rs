@@ -19,6 +19,7 @@ mod prompts;
 mod resolve;
 mod settings;
 mod slo;
+mod stable;
 mod users;
 mod verify;
 mod words;
@@ -36,6 +37,7 @@ pub use settings::{
     LoadSettings, MeasureSettings, ReportSettings, RequestSettings, ServerSettings, Settings,
 };
 pub use slo::Slo;
+pub use stable::Stable;
 pub use users::Users;
 pub use verify::Verify;
 
@@ -85,6 +87,15 @@ pub struct Extent {
     pub duration: Option<Duration>,
     /// Requests sent inside the window.
     pub requests: Option<u64>,
+}
+
+/// When the repeats of a step end.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UntilStable {
+    /// The metric that must be known well enough.
+    pub until: Stable,
+    /// Not before so many repeats.
+    pub least: u32,
 }
 
 /// The endpoint of OpenAI's API that is asked.
@@ -168,8 +179,11 @@ pub struct Profile {
     pub requests: Requests,
     /// What comes before the window of each step.
     pub warmup: Warmup,
-    /// How often every step runs.
+    /// How often every step runs; at most, where `stable` may end it.
     pub repeat: u32,
+    /// What ends the repeats of a step before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable: Option<UntilStable>,
     /// In which order engines take their turns.
     pub order: Order,
     /// Whether engines are started anew for every repeat.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::error::Conflict;
 use super::settings::COMMAND;
 use super::{
-    Extent, Length, Order, Profile, Report, RequestSettings, Requests, Server, Settings, Source, Timeouts,
-    Users, Verify, Warmup,
+    Extent, Length, MeasureSettings, Order, Profile, Report, RequestSettings, Requests, Server, Settings,
+    Source, Timeouts, UntilStable, Users, Verify, Warmup,
 };
 
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
@@ -16,6 +16,10 @@ const TEMPLATE_TOKENS: u32 = 64;
 /// How tokens are drawn unless told otherwise: as users have their chats answered.
 const TEMPERATURE: f64 = 0.8;
 const TOP_P: f64 = 0.95;
+
+/// Repeats that `--until-stable` makes at least, and at most unless told otherwise.
+const FEWEST_REPEATS: u32 = 3;
+const MOST_REPEATS: u32 = 10;
 
 /// Checks settings and fills in the defaults.
 pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflict> {
@@ -46,7 +50,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         extent.duration.is_none_or(|time| !time.is_zero()),
     )?;
     positive("load", "num_prompts", extent.requests != Some(0))?;
-    positive("measure", "repeat", measure.repeat != Some(0))?;
+    let (repeat, stable) = repeats(&measure)?;
     let (order, restart) = (measure.order.unwrap_or_default(), measure.restart.unwrap_or(true));
     if order == Order::Interleaved && !restart {
         let message =
@@ -118,7 +122,8 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             duration: measure.warmup.unwrap_or(Duration::ZERO),
             requests_per_user: measure.warmup_requests.unwrap_or(1),
         },
-        repeat: measure.repeat.unwrap_or(1),
+        repeat,
+        stable,
         order,
         restart,
         cool_down: measure.cool_down.unwrap_or_default(),
@@ -168,6 +173,28 @@ fn reference(
         "`{named}` is not tested{hint}; there are {}",
         engines.join(", ")
     ))
+}
+
+/// Repeats at most, and what may end them before.
+fn repeats(measure: &MeasureSettings) -> Result<(u32, Option<UntilStable>), Conflict> {
+    positive("measure", "repeat", measure.repeat != Some(0))?;
+    let Some(until) = measure.until_stable.clone() else {
+        return match measure.max_repeats {
+            Some(_) => Err(conflict(
+                "measure",
+                "max_repeats",
+                "bounds --until-stable, which is not given: give it, or --repeat".into(),
+            )),
+            None => Ok((measure.repeat.unwrap_or(1), None)),
+        };
+    };
+    let least = measure.repeat.unwrap_or(FEWEST_REPEATS).max(FEWEST_REPEATS);
+    let most = measure.max_repeats.unwrap_or(MOST_REPEATS.max(least));
+    if most < least {
+        let message = format!("must be at least {least}: fewer repeats do not tell their own spread");
+        return Err(conflict("measure", "max_repeats", message));
+    }
+    Ok((most, Some(UntilStable { until, least })))
 }
 
 /// What is tested: engines with a model, or a server that runs already.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Cpus, Endpoint, Format, Header, Length, Order, Slo, Users, Verify, duration, length};
+use super::{Cpus, Endpoint, Format, Header, Length, Order, Slo, Stable, Users, Verify, duration, length};
 
 /// The engine that a command line of the user's starts.
 pub(super) const COMMAND: &str = "command";
@@ -233,6 +233,13 @@ pub struct MeasureSettings {
     /// Run every step N times
     #[arg(long, value_name = "N")]
     pub repeat: Option<u32>,
+    /// Repeat each step until the 95 % interval of the metric's mean is within so much of it, e.g. output_tps:2%; at
+    /// least 3 times, or --repeat
+    #[arg(long, value_name = "METRIC:X%")]
+    pub until_stable: Option<Stable>,
+    /// With --until-stable, at most so many times (10)
+    #[arg(long, value_name = "N")]
+    pub max_repeats: Option<u32>,
     /// In which order engines take their turns over the repeats
     #[arg(long, value_enum)]
     pub order: Option<Order>,
@@ -256,8 +263,8 @@ pub struct MeasureSettings {
     #[arg(long, value_name = "NAME")]
     pub verify_against: Option<String>,
 }
-overrides!(MeasureSettings: warmup, warmup_requests, repeat, order, restart, cool_down, calibrate, verify,
-    verify_against);
+overrides!(MeasureSettings: warmup, warmup_requests, repeat, until_stable, max_repeats, order, restart, cool_down, calibrate,
+    verify, verify_against);
 
 /// The opposite of what is written, for a flag that switches off what a profile's key switches on.
 fn negated(text: &str) -> Result<bool, std::str::ParseBoolError> {

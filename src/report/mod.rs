@@ -1,7 +1,9 @@
 //! Showing it: tables, files and live progress.
 
+mod across;
 mod calibration;
 mod columns;
+mod compare;
 mod csv;
 mod progress;
 mod table;
@@ -15,6 +17,7 @@ use std::path::Path;
 use crate::measure::result::RunResult;
 
 pub use calibration::{calibration, tried};
+pub use compare::{comparison, comparison_markdown, conditions};
 pub use progress::{Live, Phase, Progress, Show, StepProgress, Task};
 
 /// How a run is shown on stdout.

@@ -9,7 +9,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::{verify, words};
+use super::{across, verify, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -24,6 +24,10 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
         } else {
             ""
         });
+    }
+    if let Some(table) = across::repeats(run, false) {
+        out.push('\n');
+        out.push_str(&table);
     }
     if let Some(answers) = verify::table(run, false) {
         write!(out, "\n{answers}").expect("writing to a String cannot fail");
@@ -61,6 +65,10 @@ pub(super) fn markdown(run: &RunResult) -> String {
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
+    let table = match across::repeats(run, true) {
+        Some(repeats) => format!("{table}\n\n{repeats}"),
+        None => table.to_string(),
+    };
     let lines = listed(run);
     let before = |text: &str| if text.is_empty() { "" } else { "\n" };
     format!("{table}\n{}{answers}{}{lines}", before(&answers), before(&lines))
@@ -69,7 +77,7 @@ pub(super) fn markdown(run: &RunResult) -> String {
 /// The findings as a list.
 fn listed(run: &RunResult) -> String {
     let findings = words::findings(run);
-    let line = |line: &String| format!("- {}\n", line.trim_start());
+    let line = |line: &String| format!("- {}\n", line.trim_start().trim_start_matches("- "));
     findings.iter().map(line).collect()
 }
 

@@ -5,9 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::calibration;
 use super::verdict::verdict;
-use super::verify;
+use super::{across, calibration, verify};
 use crate::measure::result::{EngineResult, RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
@@ -65,6 +64,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         lines.extend(failure.log_tail.iter().map(|line| format!("    | {line}")));
         lines.extend(engine.log.iter().map(|log| format!("    its log: {log}")));
     }
+    lines.extend(across::findings(run));
     lines.extend(run.engines.iter().flat_map(other_settings));
     lines.extend(verify::findings(run));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));

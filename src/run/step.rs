@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cores::Cores;
 use super::display::{self, Display};
 use super::verify::Again;
-use super::{Interrupt, Subject};
+use super::{Interrupt, Subject, stable};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
 use crate::load::{self, Gate, Requests, StepLoad, Stop, run_step};
@@ -98,6 +98,9 @@ pub fn all(
     for planned in steps.iter().filter(|step| turn.repeats.contains(&step.repeat)) {
         if bench.interrupt.is_set() || running.exit().is_some() {
             break;
+        }
+        if stable::enough(bench.profile, &recipe.name, planned, &store.run().steps) {
+            continue;
         }
         let facts = facts(recipe, planned, index * steps.len());
         store.step_begins(facts.clone())?;
