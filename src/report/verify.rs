@@ -7,7 +7,9 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
 use super::columns::significant;
-use crate::measure::result::{Agreement, Cause, Difference, EngineAnswers, Gap, RunResult, Verification};
+use crate::measure::result::{
+    Agreement, Cause, Difference, EngineAnswers, Gap, RunResult, StepResult, Verification,
+};
 
 /// Differences of one engine that are told one by one; `run.json` has all.
 const TOLD: usize = 3;
@@ -159,6 +161,37 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         }
     }
     lines.extend(prompt_counts(found));
+    lines.extend(run.steps.iter().flat_map(loaded));
+    lines
+}
+
+/// What a step's answers were, besides what the verdict `garbled` says.
+fn loaded(step: &StepResult) -> Vec<String> {
+    let Some(found) = &step.verified else {
+        return Vec::new();
+    };
+    let name = format!("{}, {} users", step.facts.engine, step.facts.users);
+    let mut lines = Vec::new();
+    if found.near_ties > 0 {
+        let ties = found
+            .differences
+            .iter()
+            .filter(|difference| difference.cause == Cause::NearTie);
+        let widest = ties.filter_map(widest_gap).fold(0.0, f64::max);
+        lines.push(format!(
+            "- {name}: {} of {} answers under load part from those given alone at near ties (the widest {}), which the \
+             order of a larger batch's sums explains",
+            found.near_ties,
+            found.asked,
+            significant(widest)
+        ));
+    }
+    if let Some(why) = found.failures.first() {
+        lines.push(format!(
+            "! {name}: {} of {} prompts to be verified under load had no answer: {why}",
+            found.failed, found.asked
+        ));
+    }
     lines
 }
 
@@ -333,16 +366,19 @@ mod tests {
         answered(&mut run);
         run.steps[1].verified = Some(UnderLoad {
             asked: 4,
-            same: 2,
+            same: 1,
             near_ties: 1,
             garbled: 1,
+            failed: 1,
+            failures: vec!["HTTP 429: the queue is full".into()],
             differences: vec![
                 difference(2, Cause::NearTie, 0.1),
                 difference(4, Cause::Apart, 6.0),
             ],
             ..UnderLoad::default()
         });
-        insta::assert_snapshot!(table(&run, false).unwrap());
+        let said = loaded(&run.steps[1]).join("\n");
+        insta::assert_snapshot!(table(&run, false).unwrap() + &said);
         let words = super::super::verdict::verdict(Verdict::Garbled, &run.steps[1]);
         insta::assert_snapshot!("garbled", words);
     }
