@@ -9,7 +9,7 @@ use super::{Shown, Usage, verify};
 use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
 use crate::measure::Store;
 use crate::measure::result::{EngineFailure, EngineResult};
-use crate::profile::{self, Cpus, Profile, Turn};
+use crate::profile::{self, Cpus, Profile, Turn, Verify};
 use crate::report;
 use crate::telemetry::affinity;
 
@@ -42,6 +42,9 @@ pub fn recipe(name: &str, line: Option<&str>) -> anyhow::Result<Recipe> {
 
 /// What a reader must know of engines that cannot do all that the profile asks for.
 pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
+    if profile.verify == Verify::Only {
+        return Vec::new();
+    }
     let stops = |recipe: &&Recipe| profile.requests.ignore_eos && recipe.dialect.ignore_eos.is_none();
     let note = |recipe: &Recipe| {
         format!(
