@@ -79,6 +79,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         server: context.server,
         scaling: None,
         verified: context.verified,
+        cost: None,
         resent: record.resent,
         goose: Some(GooseCount {
             ok: record.goose_requests.0,

@@ -31,6 +31,8 @@ pub struct Dialect {
     pub max_tokens: String,
     /// Field that makes the engine generate past its end token; absent if it has none.
     pub ignore_eos: Option<String>,
+    /// What that field is set to.
+    pub ignore_eos_value: Value,
     /// Field of the sampling temperature; absent if it has none, as the next three.
     pub temperature: Option<String>,
     /// Field of nucleus sampling's share.
@@ -52,6 +54,7 @@ impl Dialect {
             model: model.into(),
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
+            ignore_eos_value: true.into(),
             temperature: Some("temperature".into()),
             top_p: Some("top_p".into()),
             top_k: Some("top_k".into()),

@@ -67,6 +67,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     lines.extend(across::findings(run));
     lines.extend(run.engines.iter().flat_map(other_settings));
     lines.extend(verify::findings(run));
+    lines.extend(run.engines.iter().filter_map(|engine| conversion(run, engine)));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {
         lines.push(format!(
@@ -76,6 +77,20 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     }
     lines.extend(run.notes.iter().map(|note| format!("- {note}")));
     lines
+}
+
+/// An engine that was given a conversion of the model: its weights are not those of the others.
+fn conversion(run: &RunResult, engine: &EngineResult) -> Option<String> {
+    let given = engine.converted.as_ref()?;
+    let bits =
+        |bits: Option<f64>| bits.map(|bits| format!("{} bits per weight", (bits * 10.0).round() / 10.0));
+    let has = bits(given.bits_per_weight).map_or_else(String::new, |bits| format!(", {bits}"));
+    let file =
+        bits(run.model.bits_per_weight).map_or_else(String::new, |bits| format!("; the file has {bits}"));
+    Some(format!(
+        "- {} ran a conversion of the model: {}{has}{file}",
+        engine.name, given.format
+    ))
 }
 
 /// Settings that an engine took in another way than it was asked to. More context than asked for is room left over.

@@ -139,7 +139,9 @@ pub fn all(
             server_waiting,
             verified: again.as_ref().and_then(|again| again.judge(&seen.loaded)),
         };
-        store.step_done(facts, &record, context, &seconds)?;
+        bench
+            .progress
+            .finished(store.step_done(facts, &record, context, &seconds)?);
     }
     Ok(())
 }
@@ -154,6 +156,7 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         model: known.model.replace("{model_name}", running.model_name()),
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
+        ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
         temperature: known.temperature.clone(),
         top_p: known.top_p.clone(),
         top_k: known.top_k.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::step::Bench;
-use crate::engine::{EngineError, Questioner, Recipe, Running};
+use crate::engine::{Questioner, Recipe, Running};
 use crate::load::Gate;
 use crate::measure::Store;
 use crate::measure::result::{EngineAnswers, UnderLoad};
@@ -49,11 +49,11 @@ pub fn alone(
             let done = format!("{}: verifying its answers, {number}/{prompts}", recipe.name);
             shown.message(&done);
         };
-        Ok::<_, EngineError>(verifier.ask(index, &questioner, counter, told).await)
+        Ok::<_, String>(verifier.ask(index, &questioner, counter, told).await)
     };
     let found = control.block_on(async {
         tokio::select! {
-            found = asked => Some(found.map_err(|error| error.to_string())),
+            found = asked => Some(found),
             exit = running.died() => Some(Err(format!("it died, {exit}"))),
             () = bench.interrupt.asked() => None,
         }
@@ -76,14 +76,20 @@ pub fn alone(
     })?)
 }
 
-/// Who asks the engine.
+/// Who asks the engine; none, and why, if no answer of it is known to be greedy.
 fn questioner(
     bench: &Bench<'_>,
     recipe: &Recipe,
     running: &Running,
     api_key: Option<&str>,
-) -> Result<Questioner, EngineError> {
+) -> Result<Questioner, String> {
     let requests = &bench.profile.requests;
+    if recipe.ready.sampling && bench.profile.verify == Verify::On && requests.temperature > 0.0 {
+        return Err(
+            "it samples every answer as the load does: verify it with --verify=only or under --temperature 0"
+                .into(),
+        );
+    }
     let headers: Vec<_> = requests
         .headers
         .iter()
@@ -92,6 +98,7 @@ fn questioner(
     let patience: Duration = requests.timeouts.total;
     let chat = requests.endpoint == Endpoint::Chat;
     Questioner::new(recipe, running, (api_key, &headers), chat, TOKENS, patience)
+        .map_err(|error| error.to_string())
 }
 
 /// Who asks an engine again in each step.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientResult, Latency, UnderLoad, Verdict, WithFailures};
+use super::{ClientResult, Cost, Latency, UnderLoad, Verdict, WithFailures};
 use crate::measure::{Outcome, TokenSource};
 
 /// A sequence length in tokens, as it was asked for.
@@ -111,6 +111,9 @@ pub struct StepResult {
     /// Prompts of the verification that were asked again under this load; absent when the run was not asked to verify.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<UnderLoad>,
+    /// What it costs, when the user named a price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Requests of the whole step that were sent a second time, on a new connection: the server had closed the
     /// kept-alive one before a byte of an answer.
     #[serde(default)]
