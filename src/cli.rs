@@ -170,6 +170,12 @@ pub struct Report {
     /// What to print
     #[arg(long, value_enum, default_value = "table")]
     pub format: crate::profile::Format,
+    /// Write it to this file instead of printing it
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Open the run's report.html in the browser
+    #[arg(long)]
+    pub open: bool,
     /// Write the results in these forms too, into the run's folder `export/`
     #[arg(long, value_enum, value_name = "FORM,...", value_delimiter = ',')]
     pub export: Vec<crate::profile::Export>,

@@ -310,10 +310,10 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
     })
 }
 
-/// `loadtest report RUN`.
+/// `loadtest report RUN`: shows a run again, on stdout or in `output`, and writes its `report.html` anew.
 ///
 /// # Errors
-/// There is no such run, or its files are broken; [`Usage`] for a baseline that is none of its engines.
+/// There is no such run, its files are broken, or what was asked for cannot be written or opened; [`Usage`] for a baseline that is none of its engines.
 pub fn report(asked: &Report) -> anyhow::Result<Ending> {
     let dir = find(Path::new("results"), &asked.run.to_string_lossy())?;
     let mut result = open(&dir)?;
@@ -328,14 +328,22 @@ pub fn report(asked: &Report) -> anyhow::Result<Ending> {
     }
     let written = report::export(&result, &dir, &run::exports(&asked.export))
         .with_context(|| format!("cannot export to {}", dir.display()))?;
-    report::print(&report::render(
-        &result,
-        format(asked.format),
-        report::terminal_width(),
-        Some(&dir),
-    ))?;
+    let page = run::write_page(&result, &dir);
+    let width = report::terminal_width();
+    let shown = report::render(&result, format(asked.format), width, Some(&dir));
+    match &asked.output {
+        Some(file) => {
+            std::fs::write(file, shown).with_context(|| format!("cannot write {}", file.display()))?
+        }
+        None => report::print(&shown)?,
+    }
     for path in written {
         eprintln!("wrote {}", path.display());
+    }
+    if asked.open {
+        let page = page.with_context(|| format!("{} has no report.html to open", dir.display()))?;
+        ::open::that_detached(&page)
+            .with_context(|| format!("no browser could be started; open {} yourself", page.display()))?;
     }
     Ok(Ending::Done)
 }

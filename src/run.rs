@@ -121,6 +121,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let result = store.finish(status)?;
     let forms = exports(&profile.report.export);
     report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
+    write_page(&result, &dir);
     print(&profile, &result, &dir)?;
     Ok(ending(&profile, &result))
 }
@@ -207,6 +208,13 @@ fn show(profile: &Profile) -> Show {
         (false, false) => Show::Lines,
         (false, true) => Show::Auto,
     }
+}
+
+/// Writes `report.html`. A page that cannot be written costs nothing that was measured: a warning, no error.
+pub fn write_page(result: &RunResult, dir: &Path) -> Option<PathBuf> {
+    report::write_page(result, dir)
+        .inspect_err(|error| eprintln!("warning: cannot write report.html in {}: {error}", dir.display()))
+        .ok()
 }
 
 /// The tables on stdout, and where the files are.

@@ -21,8 +21,8 @@ pub use client::{ClientResult, ErrorParts, Lag, Stamp};
 pub use cost::{Cost, Price};
 pub use latency::{Intervals, Latency, WithFailures};
 pub use step::{
-    Concurrency, GooseCount, GpuResult, Requests, Scaling, SequenceLength, ServerResult, StepFacts,
-    StepResult, Tokens,
+    Concurrency, GooseCount, GpuResult, PositionItl, Requests, Scaling, SequenceLength, ServerResult,
+    StepFacts, StepResult, Tokens,
 };
 pub use verdict::Verdict;
 pub use verification::{

@@ -69,6 +69,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         ttfo_ms: latency(&l.ttfo),
         ttst_ms: latency(&l.ttst),
         itl_ms: latency(&l.itl),
+        itl_by_position: l.positions.means(),
         icl_ms: latency(&l.icl),
         tpot_ms: latency(&l.tpot),
         e2el_ms: e2el,

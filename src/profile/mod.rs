@@ -132,6 +132,8 @@ pub enum Format {
     Csv,
     /// Tables for a document.
     Markdown,
+    /// The page of `report.html`.
+    Html,
 }
 
 /// A form in which results go into other tools.

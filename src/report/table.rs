@@ -133,7 +133,7 @@ fn table(steps: &[StepResult], columns: &[Column], padding: usize) -> String {
 }
 
 /// Steps are compared at the same load when several engines ran under it, else over the whole column.
-fn star(column: &Column, step: &StepResult, steps: &[StepResult]) -> &'static str {
+pub(super) fn star(column: &Column, step: &StepResult, steps: &[StepResult]) -> &'static str {
     let same = |a: &StepResult, b: &StepResult| {
         let load = |s: &StepResult| {
             (

@@ -30,17 +30,21 @@ pub(super) fn heading(run: &RunResult) -> String {
         "loadtest {}{profile}{model}, {}\n",
         run.loadtest_version, run.started_at
     );
-    let ended = match run.status {
-        Status::Done => None,
-        Status::Running => Some("This run did not come to its end."),
-        Status::Interrupted => Some("This run was interrupted; what follows was measured before."),
-        Status::Failed => Some("This run failed; what follows was measured before."),
-    };
-    if let Some(ended) = ended {
+    if let Some(ended) = ended(run) {
         text.push_str(ended);
         text.push('\n');
     }
     text
+}
+
+/// How a run ended that did not end well.
+pub(super) fn ended(run: &RunResult) -> Option<&'static str> {
+    match run.status {
+        Status::Done => None,
+        Status::Running => Some("This run did not come to its end."),
+        Status::Interrupted => Some("This run was interrupted; what follows was measured before."),
+        Status::Failed => Some("This run failed; what follows was measured before."),
+    }
 }
 
 /// Everything that a reader must know besides the numbers: verdicts, failed engines, notes.
@@ -118,7 +122,7 @@ fn other_settings(engine: &EngineResult) -> Vec<String> {
 /// Where the files are.
 pub(super) fn files(dir: &Path) -> String {
     format!(
-        "{}: run.json, requests.jsonl, timeline.csv, hdr/, engine logs",
+        "{}: report.html, run.json, requests.jsonl, timeline.csv, hdr/, engine logs",
         dir.display()
     )
 }

@@ -109,6 +109,7 @@ pub fn format(format: profile::Format) -> report::Format {
         profile::Format::Json => report::Format::Json,
         profile::Format::Csv => report::Format::Csv,
         profile::Format::Markdown => report::Format::Markdown,
+        profile::Format::Html => report::Format::Html,
     }
 }
 

@@ -90,6 +90,9 @@ pub struct StepResult {
     pub ttst_ms: Latency,
     /// Inter-token latency: gaps divided by the later event's tokens, once per token.
     pub itl_ms: Latency,
+    /// Mean inter-token latency by the token's place in the answer. Absent in a step that was computed again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub itl_by_position: Vec<PositionItl>,
     /// Inter-chunk latency: raw gaps between output events.
     pub icl_ms: Latency,
     /// Time per output token of each request after its first event.
@@ -148,6 +151,20 @@ pub struct Tokens {
     /// Requests by the source of their counts, when there is more than one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<(TokenSource, u64)>,
+}
+
+/// Inter-token latency of the tokens of these places in their answers, over the requests sent inside the window that
+/// succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PositionItl {
+    /// First token of the answer that counts here, from 1.
+    pub from: u64,
+    /// Last one.
+    pub to: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Their mean inter-token latency in milliseconds.
+    pub mean_ms: f64,
 }
 
 /// Users claimed and users seen.
