@@ -16,6 +16,7 @@ mod servers;
 mod single;
 mod table;
 mod verdict;
+mod verify;
 mod words;
 
 use std::fs;

@@ -10,7 +10,7 @@ use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
 use super::conclusions::conclusions;
-use super::{across, servers, single, words};
+use super::{across, servers, single, verify, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -34,6 +34,9 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     if let Some(table) = across::repeats(run, false) {
         out.push('\n');
         out.push_str(&table);
+    }
+    if let Some(answers) = verify::table(run, false) {
+        write!(out, "\n{answers}").expect("writing to a String cannot fail");
     }
     for line in conclusions(run) {
         writeln!(out, "> {line}").expect("writing to a String cannot fail");
@@ -69,6 +72,11 @@ fn what_servers_cost(run: &RunResult, width: usize) -> String {
 
 /// The tables in Markdown, and the findings below them.
 pub(super) fn markdown(run: &RunResult) -> String {
+    let answers = verify::table(run, true).unwrap_or_default();
+    if run.steps.is_empty() && !answers.is_empty() {
+        let lines: String = listed(run);
+        return format!("{answers}\n{lines}");
+    }
     let mut out = markdown_table(&run.steps, &columns(&run.steps));
     let cost = servers::columns(&run.steps);
     if !cost.is_empty() {
@@ -77,19 +85,20 @@ pub(super) fn markdown(run: &RunResult) -> String {
     if let Some(repeats) = across::repeats(run, true) {
         out += &format!("\n{repeats}\n");
     }
-    let loading = servers::loading(&run.engines);
+    let lines = listed(run);
+    let before = |text: &str| if text.is_empty() { "" } else { "\n" };
+    format!("{out}{}{answers}{}{lines}", before(&answers), before(&lines))
+}
+
+/// How long the engines took to load, and the findings, as a list.
+fn listed(run: &RunResult) -> String {
     let findings = words::findings(run);
-    let gap = if findings.is_empty() && loading.is_none() {
-        ""
-    } else {
-        "\n"
-    };
-    let lines: String = loading
+    let line = |line: &String| format!("- {}\n", line.trim_start().trim_start_matches("- "));
+    servers::loading(&run.engines)
         .iter()
         .chain(&findings)
-        .map(|line| format!("- {}\n", line.trim_start().trim_start_matches("- ")))
-        .collect();
-    format!("{out}{gap}{lines}")
+        .map(line)
+        .collect()
 }
 
 fn markdown_table(steps: &[StepResult], columns: &[Column]) -> String {

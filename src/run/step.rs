@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use super::cores::Cores;
 use super::display::{self, Display};
+use super::verify::Again;
 use super::watched::{Looks, SharedCards, Watched};
 use super::{Interrupt, Subject, engines, stable};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
-use crate::load::{self, Requests, StepLoad, Stop, run_step};
+use crate::load::{self, Gate, Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, StepFacts};
-use crate::measure::{Clock, LiveShards, Objectives, Outcome, ServerSecond, StepRecord, Store};
+use crate::measure::{Clock, LiveShards, Objectives, Outcome, ServerSecond, StepContext, StepRecord, Store};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo, Turn};
 use crate::report::{Live, Progress, ServerNow};
+use crate::verify::{Loaded, Verifier};
 
 /// How often the display and the server's process are looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -39,6 +41,8 @@ pub struct Bench<'a> {
     pub clock: Clock,
     /// The machine's graphics cards, where there are any.
     pub cards: Option<SharedCards>,
+    /// Who keeps the engines' answers, if they are verified.
+    pub verifier: Option<Verifier>,
 }
 
 /// What a server took down when it died in a step.
@@ -95,6 +99,7 @@ pub fn all(
     let target = Target::new(running.base_url(), requests.endpoint.path(), api_key, &headers)?;
     let target = Arc::new(target);
     let dialect = dialect(recipe, running);
+    let again = Again::new(bench, index, recipe, running, api_key);
     let steps = bench.profile.steps();
     let mut first_id = store
         .run()
@@ -144,10 +149,11 @@ pub fn all(
             (running, &watched),
             (&facts, done, steps.len()),
             load,
+            again.as_ref(),
             &mut window_opens,
         );
         let seen = watched.stop();
-        let record = record?;
+        let (record, loaded) = record?;
         first_id += record.all_outcomes.values().sum::<u64>() + u64::from(planned.step.users);
         toll = running.is_dead().then(|| Toll {
             step: facts.step,
@@ -158,7 +164,10 @@ pub fn all(
                 .copied()
                 .unwrap_or(0),
         });
-        let context = seen.context(record.window);
+        let context = StepContext {
+            verified: again.as_ref().and_then(|again| again.judge(&loaded)),
+            ..seen.context(record.window)
+        };
         bench
             .progress
             .finished(store.step_done(facts, &record, context, &seen.seconds())?);
@@ -177,6 +186,10 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
         ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
+        temperature: known.temperature.clone(),
+        top_p: known.top_p.clone(),
+        top_k: known.top_k.clone(),
+        seed: known.seed.clone(),
         include_usage: known.include_usage,
         extra: extra.collect(),
     }
@@ -242,6 +255,7 @@ fn step_load(
         engine: u16::try_from(engine)?,
         step: facts.step,
         shape: planned.step.clone(),
+        gate: None,
         ramp: profile.ramp,
         warmup: profile.warmup,
         extent: profile.extent,
@@ -263,17 +277,23 @@ fn step_load(
     })
 }
 
-/// Runs the step while someone shows how it goes, and ends it when the server is gone.
+/// Runs the step while someone shows how it goes and someone asks once more for some answers, and ends it when the server
+/// is gone.
 fn shown(
     bench: &Bench<'_>,
     (running, watched): (&Running, &Watched),
     (facts, done, steps): (&StepFacts, usize, usize),
-    load: StepLoad,
+    mut load: StepLoad,
+    again: Option<&Again<'_>>,
     window_opens: &mut dyn FnMut(u64),
-) -> anyhow::Result<StepRecord> {
+) -> anyhow::Result<(StepRecord, Vec<Loaded>)> {
     let (live, stop, over) = (load.live.clone(), load.stop.clone(), AtomicBool::new(false));
     let opened_ns = AtomicU64::new(display::AHEAD);
-    let record = thread::scope(|scope| {
+    let gate = Arc::new(Gate::default());
+    load.gate = again.map(|_| gate.clone());
+    let (gate, number) = (&*gate, usize::from(facts.step));
+    let (record, loaded) = thread::scope(|scope| {
+        let asker = again.map(|again| scope.spawn(move || again.ask(gate, number)));
         let looker = scope.spawn(|| {
             let shown = bench
                 .progress
@@ -296,11 +316,14 @@ fn shown(
             opened_ns.store(start_ns, Ordering::Relaxed);
             window_opens(start_ns);
         });
+        gate.close();
         over.store(true, Ordering::Relaxed);
         looker.thread().unpark();
-        record
+        // A thread that panicked has no answers, and the scope tells of it.
+        let loaded = asker.and_then(|asker| asker.join().ok());
+        (record, loaded.unwrap_or_default())
     });
-    Ok(record?)
+    Ok((record?, loaded))
 }
 
 /// What the display shows of the server.

@@ -39,6 +39,7 @@ impl Seen {
             server: self.server(window),
             server_running: mean(|queue| queue.running),
             server_waiting: mean(|queue| queue.waiting),
+            ..StepContext::default()
         }
     }
 
