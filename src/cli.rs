@@ -98,13 +98,7 @@ pub enum Command {
     /// Measure this machine's client error, and the highest rate it holds, against the built-in reference server
     Calibrate(Calibrate),
     /// Print a run's tables again, also of a run that was killed
-    Report {
-        /// The run's folder
-        run: PathBuf,
-        /// What to print
-        #[arg(long, value_enum, default_value = "table")]
-        format: crate::profile::Format,
-    },
+    Report(Report),
     /// Compare two runs, or engines of a run: by how much they differ, and whether it is more than chance
     Compare(Compare),
     /// Explain a metric: definition, unit, and how other tools read it
@@ -166,6 +160,25 @@ pub enum ModelAction {
         /// A name, or hf:owner/repo[/file]
         name: String,
     },
+}
+
+/// An earlier run, shown again.
+#[derive(Debug, Clone, Args)]
+pub struct Report {
+    /// The run's folder, or `last`
+    pub run: PathBuf,
+    /// What to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: crate::profile::Format,
+    /// Write the results in these forms too, into the run's folder `export/`
+    #[arg(long, value_enum, value_name = "FORM,...", value_delimiter = ',')]
+    pub export: Vec<crate::profile::Export>,
+    /// What an hour of the server costs, in your currency: adds the cost of a million output tokens
+    #[arg(long, value_name = "PRICE", value_parser = crate::profile::price)]
+    pub price_per_hour: Option<f64>,
+    /// The engine that the others' costs are held against
+    #[arg(long, value_name = "ENGINE", requires = "price_per_hour")]
+    pub baseline: Option<String>,
 }
 
 /// A server to be run in the foreground.

@@ -12,12 +12,12 @@ use tabled::settings::{Style, Width};
 pub use compare::compare;
 
 use crate::calibrate;
-use crate::cli::{Calibrate, EngineAction, ModelAction, Serve, TableFormat};
+use crate::cli::{Calibrate, EngineAction, ModelAction, Report, Serve, TableFormat};
 use crate::engine::{self, Findings, Kind, Listed, Progress as _, Recipe, Running, Settings};
 use crate::measure::definition::{self, Definition};
-use crate::measure::{find, open};
+use crate::measure::result::Price;
+use crate::measure::{fill_cost, find, open};
 use crate::model;
-use crate::profile::Format;
 use crate::report::{self, Progress, Show};
 use crate::run::{self, Ending, Interrupt, Shown, Usage, format};
 
@@ -238,6 +238,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let threads = || u32::try_from(cpus).unwrap_or(u32::MAX);
     settings.threads = serve.server.threads.unwrap_or_else(threads);
     settings.weights = serve.server.weights.clone();
+    settings.device = serve.server.device.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();
     let ended = block_on(interrupt, async {
@@ -312,16 +313,30 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
 /// `loadtest report RUN`.
 ///
 /// # Errors
-/// There is no such run, or its files are broken.
-pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
-    let dir = find(Path::new("results"), &run.to_string_lossy())?;
-    let result = open(&dir)?;
+/// There is no such run, or its files are broken; [`Usage`] for a baseline that is none of its engines.
+pub fn report(asked: &Report) -> anyhow::Result<Ending> {
+    let dir = find(Path::new("results"), &asked.run.to_string_lossy())?;
+    let mut result = open(&dir)?;
+    if let Some(per_hour) = asked.price_per_hour {
+        let known = |name: &String| result.engines.iter().any(|engine| engine.name == *name);
+        if let Some(unknown) = asked.baseline.as_ref().filter(|name| !known(name)) {
+            return Err(Usage(anyhow::anyhow!("--baseline: the run has no engine `{unknown}`")).into());
+        }
+        let baseline = asked.baseline.clone();
+        result.price = Some(Price { per_hour, baseline });
+        fill_cost(&mut result);
+    }
+    let written = report::export(&result, &dir, &run::exports(&asked.export))
+        .with_context(|| format!("cannot export to {}", dir.display()))?;
     report::print(&report::render(
         &result,
-        format(as_format),
+        format(asked.format),
         report::terminal_width(),
         Some(&dir),
     ))?;
+    for path in written {
+        eprintln!("wrote {}", path.display());
+    }
     Ok(Ending::Done)
 }
 

@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
     ("compare", &["measure", "stats"]),
-    ("report", &["compare", "measure"]),
+    ("report", &["compare", "measure", "stats"]),
     ("cli", &["profile"]),
 ];
 

@@ -32,6 +32,8 @@ macro_rules! shipped {
 const SHIPPED: &[Shipped] = &[
     shipped!("candle"),
     shipped!("llamacpp", "serve.py"),
+    shipped!("pytorch": "transformers", "engine.toml", "serve.py", "convert.py"),
+    shipped!("pytorch-cb": "transformers", "engine-cb.toml", "serve.py", "convert.py"),
     shipped!("vllm"),
     shipped!("sglang"),
     shipped!("tgi"),
@@ -186,6 +188,15 @@ mod tests {
             };
             assert!(message.contains(wanted), "{}: {message}", recipe.name);
         }
+    }
+
+    #[test]
+    fn flavours_of_one_engine_share_its_environment_and_its_conversions() {
+        let [plain, batching] = ["pytorch", "pytorch-cb"].map(|name| recipe(name).unwrap());
+        assert_eq!(
+            (plain.install, plain.convert, plain.dialect),
+            (batching.install, batching.convert, batching.dialect)
+        );
     }
 
     #[test]

@@ -32,11 +32,11 @@ pub use install::install;
 pub use locate::{Availability, Listed, Program, ensure, list};
 pub use process::{Exit, this_program};
 pub use recipe::{
-    Build, Convert, Dialect, Find, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready, Recipe,
-    RecipeError, Serve,
+    Build, Convert, Dialect, Find, Fixed, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready,
+    Recipe, RecipeError, Serve,
 };
 pub use server::{Running, attach, start};
-pub use settings::{Effective, Settings};
+pub use settings::{Effective, Sampling, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.
 pub trait Progress: Sync {

@@ -36,7 +36,11 @@ impl Commands {
             Some(_) => &recipe.serve.weights_args[..],
             None => &[],
         };
-        let mut serve = filled(&[&recipe.serve.args[..], weights].concat());
+        let device = match settings.device {
+            Some(_) => &recipe.serve.device_args[..],
+            None => &[],
+        };
+        let mut serve = filled(&[&recipe.serve.args[..], weights, device].concat());
         serve.extend(settings.extra_args.iter().map(OsString::from));
         let variables = recipe.serve.env.iter();
         write_files(recipe, &values)?;

@@ -131,6 +131,8 @@ pub struct Serve {
     pub args: Vec<String>,
     /// Arguments added when the user chose a form for the weights.
     pub weights_args: Vec<String>,
+    /// Arguments added when the user chose a device.
+    pub device_args: Vec<String>,
     /// Environment, with placeholders.
     pub env: BTreeMap<String, String>,
     /// Files written before the start: path and text, both with placeholders.
@@ -163,6 +165,8 @@ pub struct Ready {
     pub else_path: Option<String>,
     /// Where the one token is asked for.
     pub probe: Probe,
+    /// The server samples all its answers as its first request asked: that one is asked as the load's will be.
+    pub sampling: bool,
     /// Seconds until the server is given up.
     pub timeout_s: u64,
     /// Seconds between SIGTERM and SIGKILL when it is stopped.
@@ -175,6 +179,7 @@ impl Default for Ready {
             path: None,
             else_path: None,
             probe: Probe::default(),
+            sampling: false,
             timeout_s: 600,
             stop_grace_s: 5,
         }
@@ -202,11 +207,15 @@ pub struct Dialect {
     /// The server names its model itself: where `/v1/models` does not list the name that it was started with, the
     /// first name that it lists is the model's.
     pub listed_name: bool,
+    /// The server calls its model by the path that it was started with.
+    pub path_as_name: bool,
     /// The field that bounds the output: `max_tokens` or `max_completion_tokens`.
     pub max_tokens: String,
     /// The field that makes the server go on past the end-of-sequence token; `false` in the file: it has none.
     #[serde(deserialize_with = "field_or_false")]
     pub ignore_eos: Option<String>,
+    /// What that field is set to.
+    pub ignore_eos_value: toml::Value,
     /// Whether `stream_options: {include_usage: true}` is understood.
     pub include_usage: bool,
     /// Whether the stream ends with `data: [DONE]`.
@@ -231,8 +240,10 @@ impl Default for Dialect {
         Dialect {
             model: "{model_name}".into(),
             listed_name: false,
+            path_as_name: false,
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
+            ignore_eos_value: toml::Value::Boolean(true),
             include_usage: true,
             done: true,
             extra: BTreeMap::new(),
@@ -258,6 +269,14 @@ pub struct ReadBack {
     pub weights: Option<String>,
     /// Bytes of the weights in memory.
     pub weights_bytes: Option<String>,
+}
+
+/// Settings that a server has whatever it is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fixed {
+    /// Sequences served at once.
+    pub parallel: Option<u32>,
 }
 
 /// Where the server's Prometheus metrics are.
@@ -315,6 +334,9 @@ pub struct Recipe {
     pub dialect: Dialect,
     /// Where it tells its settings.
     pub effective: Option<ReadBack>,
+    /// Settings that it has whatever it is told.
+    #[serde(default)]
+    pub fixed: Fixed,
     /// Where its metrics are.
     pub metrics: Option<Metrics>,
     /// The folder that the recipe's relative paths start from; none for a shipped recipe outside a checkout.

@@ -5,6 +5,7 @@
 
 mod across;
 mod client;
+mod cost;
 mod latency;
 mod step;
 mod verdict;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 
 pub use across::{Law, Load, Parameter, Repeats, ScalingFit, Spread};
 pub use client::{ClientResult, ErrorParts, Lag, Stamp};
+pub use cost::{Cost, Price};
 pub use latency::{Intervals, Latency, WithFailures};
 pub use step::{
     Concurrency, GooseCount, GpuResult, Requests, Scaling, SequenceLength, ServerResult, StepFacts,
@@ -62,6 +64,9 @@ pub struct RunResult {
     /// The step under way when this file was written; left in place when the run was killed inside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<StepFacts>,
+    /// What the server costs, when the user said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
     /// What the client's own error was before and after the load; absent when the run was told not to calibrate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibrations>,
@@ -90,6 +95,7 @@ impl RunResult {
             repeats: Vec::new(),
             scaling: Vec::new(),
             unfinished: None,
+            price: None,
             calibration: None,
             request_lines_lost: 0,
             notes: Vec::new(),

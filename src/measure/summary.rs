@@ -76,6 +76,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         client: client(record),
         server: context.server,
         scaling: None,
+        cost: None,
         resent: record.resent,
         goose: Some(GooseCount {
             ok: record.goose_requests.0,

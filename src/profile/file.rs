@@ -26,6 +26,7 @@ shipped!(
     "scaling-10-100",
     "latency-single",
     "responses",
+    "long-context",
     "s1",
     "s2",
     "s3",

@@ -33,7 +33,7 @@ pub use order::{Order, Turn};
 pub use plan::Planned;
 pub use prompts::{Dialect, Prompts};
 pub use settings::{
-    LoadSettings, MeasureSettings, ReportSettings, RequestSettings, ServerSettings, Settings,
+    LoadSettings, MeasureSettings, ReportSettings, RequestSettings, ServerSettings, Settings, price,
 };
 pub use slo::Slo;
 pub use stable::Stable;
@@ -130,6 +130,26 @@ pub enum Format {
     Csv,
     /// Tables for a document.
     Markdown,
+}
+
+/// A form in which results go into other tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Export {
+    /// The JSON of aiperf: a file for each step.
+    Aiperf,
+    /// The JSON of vLLM's `vllm bench serve`: a file for each step.
+    Vllm,
+    /// The JSON of guidellm: all steps of an engine in a file.
+    Guidellm,
+    /// A row for each step.
+    Csv,
+    /// A table for a document or a pull request.
+    Markdown,
+    /// JUnit XML: a test case for each gate of each step.
+    Junit,
+    /// OpenMetrics text, as Prometheus reads it.
+    Openmetrics,
 }
 
 /// Where prompts come from.
@@ -243,6 +263,8 @@ pub struct Server {
     pub context: u32,
     /// How the engine holds its weights; its own choice when absent.
     pub weights: Option<String>,
+    /// What the engine computes on; its own choice when absent.
+    pub device: Option<String>,
     /// More arguments for the engine's command line.
     pub args: Vec<String>,
 }
@@ -258,6 +280,12 @@ pub struct Report {
     pub quiet: bool,
     /// Whether to show live progress.
     pub progress: bool,
+    /// What an hour of the server costs.
+    pub price_per_hour: Option<f64>,
+    /// The engine that the others' costs are held against.
+    pub baseline: Option<String>,
+    /// Further forms of the results.
+    pub export: Vec<Export>,
     /// Whether failed verdicts and objectives end with exit code 3.
     pub strict: bool,
 }

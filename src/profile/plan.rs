@@ -117,6 +117,9 @@ impl Profile {
         if let Some(weights) = &server.weights {
             let _ = write!(line, ", weights {weights}");
         }
+        if let Some(device) = &server.device {
+            let _ = write!(line, ", on {device}");
+        }
         if !server.args.is_empty() {
             let _ = write!(line, ", {}", server.args.join(" "));
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::error::Conflict;
 use super::settings::COMMAND;
 use super::{
-    Extent, Length, MeasureSettings, Order, Profile, Report, RequestSettings, Requests, Server, Settings,
-    Source, Timeouts, UntilStable, Users, Warmup,
+    Extent, Length, MeasureSettings, Order, Profile, Report, ReportSettings, RequestSettings, Requests,
+    Server, Settings, Source, Timeouts, UntilStable, Users, Warmup,
 };
 
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
@@ -60,6 +60,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
     ] {
         positive("server", key, value != Some(0))?;
     }
+    priced(&report, &engines)?;
     if let Some(slo) = slo {
         slo.check().map_err(|message| conflict("", "slo", message))?;
     }
@@ -125,6 +126,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             parallel: server.parallel.unwrap_or(most_users),
             context,
             weights: server.weights,
+            device: server.device,
             args: server.server_arg.unwrap_or_default(),
         },
         report: Report {
@@ -132,6 +134,9 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             format: report.format.unwrap_or_default(),
             quiet: report.quiet.unwrap_or(false),
             progress: !report.no_progress.unwrap_or(false),
+            price_per_hour: report.price_per_hour,
+            baseline: report.baseline,
+            export: report.export.unwrap_or_default(),
             strict: report.strict.unwrap_or(false),
         },
     })
@@ -215,6 +220,7 @@ fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict
         ("server_cpus", server.server_cpus.is_some()),
         ("parallel", server.parallel.is_some()),
         ("weights", server.weights.is_some()),
+        ("device", server.device.is_some()),
         ("server_arg", server.server_arg.is_some()),
     ];
     if let Some((key, _)) = started.into_iter().find(|(_, given)| *given) {
@@ -304,6 +310,30 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
         headers: settings.header.unwrap_or_default(),
         timeouts,
     })
+}
+
+/// The price and its baseline, held against the engines of the run.
+fn priced(report: &ReportSettings, engines: &[String]) -> Result<(), Conflict> {
+    let sound = |price: f64| price.is_finite() && price > 0.0;
+    positive(
+        "report",
+        "price_per_hour",
+        report.price_per_hour.is_none_or(sound),
+    )?;
+    match &report.baseline {
+        Some(_) if report.price_per_hour.is_none() => {
+            let message = "costs are held against this engine's: give --price-per-hour too".into();
+            Err(conflict("report", "baseline", message))
+        }
+        Some(name) if !engines.contains(name) => {
+            let message = format!(
+                "`{name}` is none of the engines of this run: {}",
+                engines.join(", ")
+            );
+            Err(conflict("report", "baseline", message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn positive(section: &'static str, key: &'static str, holds: bool) -> Result<(), Conflict> {

@@ -4,8 +4,12 @@ mod across;
 mod calibration;
 mod columns;
 mod compare;
+mod conclusions;
 mod csv;
+mod dashboard;
+mod export;
 mod progress;
+mod single;
 mod table;
 mod verdict;
 mod words;
@@ -17,7 +21,9 @@ use crate::measure::result::RunResult;
 
 pub use calibration::{calibration, tried};
 pub use compare::{comparison, comparison_markdown, conditions};
-pub use progress::{Live, Phase, Progress, Show, StepProgress, Task};
+pub use dashboard::{Dashboard, Overview, leave};
+pub use export::{Export, export};
+pub use progress::{Live, Phase, Progress, ServerNow, Show, StepProgress, Task};
 
 /// How a run is shown on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::{across, words};
+use super::conclusions::conclusions;
+use super::{across, single, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -18,6 +19,10 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     if !run.steps.is_empty() {
         out.push('\n');
         out.push_str(&tables(&run.steps, width));
+        if single::applies(run) {
+            out.push('\n');
+            out.push_str(&single::text(run));
+        }
         let compared = run.steps.len() > 1;
         out.push_str(if compared {
             "* best of its column, at the same load where engines are compared\n"
@@ -28,6 +33,9 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     if let Some(table) = across::repeats(run, false) {
         out.push('\n');
         out.push_str(&table);
+    }
+    for line in conclusions(run) {
+        writeln!(out, "> {line}").expect("writing to a String cannot fail");
     }
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::step::{self, Bench};
 use super::{Shown, Usage};
 use crate::engine::{
-    self, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Settings,
+    self, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Settings,
 };
 use crate::measure::Store;
 use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
@@ -52,7 +52,17 @@ pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
             recipe.name
         )
     };
-    recipes.iter().filter(stops).map(note).collect()
+    let sampling = |recipe: &&Recipe| recipe.ready.sampling;
+    let alike = |recipe: &Recipe| {
+        format!(
+            "{} samples every answer as its first request asked: the load's temperature and top_p, and no other",
+            recipe.name
+        )
+    };
+    let stopping = recipes.iter().filter(stops).map(note);
+    stopping
+        .chain(recipes.iter().filter(sampling).map(alike))
+        .collect()
 }
 
 /// What is known of an engine before it is started.
@@ -74,6 +84,20 @@ pub fn format(format: profile::Format) -> report::Format {
     }
 }
 
+/// What the profile calls a form of other tools, as the report knows it.
+pub fn exports(forms: &[profile::Export]) -> Vec<report::Export> {
+    let form = |form: &profile::Export| match form {
+        profile::Export::Aiperf => report::Export::Aiperf,
+        profile::Export::Vllm => report::Export::Vllm,
+        profile::Export::Guidellm => report::Export::Guidellm,
+        profile::Export::Csv => report::Export::Csv,
+        profile::Export::Markdown => report::Export::Markdown,
+        profile::Export::Junit => report::Export::Junit,
+        profile::Export::Openmetrics => report::Export::Openmetrics,
+    };
+    forms.iter().map(form).collect()
+}
+
 /// How the server is to be started: room for the largest step, the same for every engine.
 fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let (profile, subject) = (bench.profile, bench.subject);
@@ -87,6 +111,11 @@ fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let threads = || default_threads(bench.cores.server.as_ref());
     settings.threads = profile.server.threads.unwrap_or_else(threads);
     settings.weights = profile.server.weights.clone();
+    settings.device = profile.server.device.clone();
+    settings.sampling = Sampling {
+        temperature: profile.requests.temperature,
+        top_p: profile.requests.top_p,
+    };
     settings.extra_args = profile.server.args.clone();
     Ok(settings)
 }
@@ -285,9 +314,11 @@ fn wanted(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
         ("threads", settings.threads),
     ];
     let numbers = numbers.map(|(key, value)| (key.to_owned(), value.into()));
-    let weights = settings.weights.clone();
-    let weights = weights.map(|form| ("weights".to_owned(), form.into()));
-    numbers.into_iter().chain(weights).collect()
+    let words = [("weights", &settings.weights), ("device", &settings.device)];
+    let words = words
+        .into_iter()
+        .filter_map(|(key, word)| Some((key.to_owned(), word.clone()?.into())));
+    numbers.into_iter().chain(words).collect()
 }
 
 /// What an engine tells of its settings, as `run.json` holds it.

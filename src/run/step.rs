@@ -133,7 +133,9 @@ pub fn all(
             server_running,
             server_waiting,
         };
-        store.step_done(facts, &record, context, &seconds)?;
+        bench
+            .progress
+            .finished(store.step_done(facts, &record, context, &seconds)?);
     }
     Ok(())
 }
@@ -148,6 +150,7 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         model: known.model.replace("{model_name}", running.model_name()),
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
+        ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
         include_usage: known.include_usage,
         extra: extra.collect(),
     }

@@ -74,7 +74,7 @@ mod tests {
     fn blocks_are_longer_where_neighbours_are_alike() {
         let (none, some, much) = (length(0.0), length(0.5), length(0.8));
         assert_eq!(none, 40, "as short as is allowed");
-        assert!(none < some && some < much && much <= 200, "{none} {some} {much}");
+        assert!(none <= some && some < much && much <= 200, "{none} {some} {much}");
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Recipe {
             .args
             .iter()
             .chain(&self.serve.weights_args)
+            .chain(&self.serve.device_args)
             .chain(self.serve.env.values())
             .chain(self.serve.files.iter().flat_map(|(path, text)| [path, text]))
             .chain(self.serve.prepare.iter().flatten());

@@ -3,7 +3,7 @@
 use super::parse::nearest;
 
 /// Words in braces that a recipe's arguments may use; `dir` is a folder of ours for the engine.
-pub const PLACEHOLDERS: [&str; 11] = [
+pub const PLACEHOLDERS: [&str; 12] = [
     "model",
     "model_name",
     "host",
@@ -13,6 +13,7 @@ pub const PLACEHOLDERS: [&str; 11] = [
     "context_total",
     "threads",
     "weights",
+    "device",
     "log",
     "dir",
 ];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientResult, Latency, Verdict, WithFailures};
+use super::{ClientResult, Cost, Latency, Verdict, WithFailures};
 use crate::measure::{Outcome, TokenSource};
 
 /// A sequence length in tokens, as it was asked for.
@@ -108,6 +108,9 @@ pub struct StepResult {
     pub server: Option<ServerResult>,
     /// Throughput against the step of the same engine and shape with the fewest users.
     pub scaling: Option<Scaling>,
+    /// What it costs, when the user named a price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Requests of the whole step that were sent a second time, on a new connection: the server had closed the
     /// kept-alive one before a byte of an answer.
     #[serde(default)]
