@@ -9,15 +9,16 @@ mod shown;
 mod stable;
 mod step;
 mod subject;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::cli;
-use crate::measure::result::{Price, RunResult, Status, Verdict};
+use crate::measure::result::{EngineAnswers, Price, RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
-use crate::profile::Profile;
+use crate::profile::{Profile, Verify};
 use crate::report::{self, Overview, Progress, Show};
 use crate::telemetry::Machine;
 
@@ -38,7 +39,7 @@ pub enum Ending {
     Done,
     /// It could not, or not all of it; the report says which part and why.
     Failed,
-    /// It did, and a gate failed: a step was limited by the client, under `--strict`.
+    /// It did, and a gate failed under `--strict`: a step was limited by the client, or answers were garbled.
     Gate,
     /// The user interrupted it; what was measured is saved.
     Interrupted,
@@ -90,6 +91,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         progress: &progress,
         interrupt,
         clock,
+        verifier: verify::verifier(&profile, recipes.iter().map(|recipe| recipe.name.clone())),
     };
     calibration::calibrate(&bench, &mut store, When::Before)?;
     for (number, turn) in profile.turns(recipes.len()).iter().enumerate() {
@@ -115,7 +117,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     }
     drop(progress);
     let dir = store.dir().to_owned();
-    let status = status(&store, interrupt);
+    let status = status(&profile, &store, interrupt);
     let result = store.finish(status)?;
     let forms = exports(&profile.report.export);
     report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
@@ -179,15 +181,25 @@ fn overview(profile: &Profile, subject: &Subject, recipes: &[crate::engine::Reci
     }
 }
 
-fn status(store: &Store, interrupt: &Interrupt) -> Status {
+fn status(profile: &Profile, store: &Store, interrupt: &Interrupt) -> Status {
     let run = store.run();
+    let idle = match profile.verify {
+        Verify::Only => answered(run).next().is_none(),
+        Verify::On | Verify::Off => run.steps.is_empty(),
+    };
     if interrupt.is_set() {
         Status::Interrupted
-    } else if run.steps.is_empty() || run.engines.iter().all(|engine| engine.failure.is_some()) {
+    } else if idle || run.engines.iter().all(|engine| engine.failure.is_some()) {
         Status::Failed
     } else {
         Status::Done
     }
+}
+
+/// The engines whose answers were verified.
+fn answered(run: &RunResult) -> impl Iterator<Item = &EngineAnswers> {
+    let engines = run.verification.iter().flat_map(|found| &found.engines);
+    engines.filter(|engine| engine.failure.is_none())
 }
 
 fn show(profile: &Profile) -> Show {
@@ -220,15 +232,18 @@ fn print(profile: &Profile, result: &RunResult, dir: &Path) -> std::io::Result<(
 }
 
 fn ending(profile: &Profile, result: &RunResult) -> Ending {
-    let client_limited = result
+    let gates = [Verdict::ClientLimited, Verdict::Garbled];
+    let gate_failed = result
         .steps
         .iter()
-        .any(|step| step.verdicts.contains(&Verdict::ClientLimited));
+        .any(|step| gates.iter().any(|gate| step.verdicts.contains(gate)));
+    let silent = profile.verify == Verify::Only && answered(result).count() < result.engines.len();
     match result.status {
         Status::Interrupted => Ending::Interrupted,
         Status::Failed | Status::Running => Ending::Failed,
         Status::Done if result.engines.iter().any(|engine| engine.failure.is_some()) => Ending::Failed,
-        Status::Done if profile.report.strict && client_limited => Ending::Gate,
+        Status::Done if silent => Ending::Failed,
+        Status::Done if profile.report.strict && gate_failed => Ending::Gate,
         Status::Done => Ending::Done,
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! An engine is always another process, reached through the same socket as anyone's server.
 
+mod answer;
 mod build;
 mod catalogue;
 mod check;
@@ -23,6 +24,7 @@ mod recipe;
 mod server;
 mod settings;
 
+pub use answer::{Answer, Questioner};
 pub use catalogue::{checkout, recipe, recipes};
 pub use check::{Findings, check};
 pub use convert::{Converted, convert, is_converted};

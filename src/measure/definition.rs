@@ -236,6 +236,26 @@ pub const DEFINITIONS: &[Definition] = &[
         "",
     ),
     define(
+        "agreement",
+        "agreement of answers",
+        "",
+        "With --verify every engine answers 20 fixed prompts with up to 32 tokens at temperature 0, one at a time. Two answers \
+         agree as far as their tokens are the same: the common prefix is the number of tokens before the first difference \
+         (the whole answer where there is none), similarity is the normalised Levenshtein similarity of the texts in \
+         characters. What follows the first difference follows from it, and is not judged.",
+        "",
+    ),
+    define(
+        "near_tie",
+        "near tie",
+        "nats",
+        "A first difference at which every engine that tells log probabilities holds its own token likelier than the \
+         other's by no more than 1 (under load, against the same engine alone: 0.25), as a difference of natural logarithms. \
+         Engines that round activations to eight bits move them by 0.1 on average and 1 at worst, so that rounding may decide \
+         there. A wider difference is apart: another model, template or computation.",
+        "",
+    ),
+    define(
         "linear_up_to",
         "linear up to",
         "users",

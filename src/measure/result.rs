@@ -9,6 +9,7 @@ mod cost;
 mod latency;
 mod step;
 mod verdict;
+mod verification;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
@@ -24,6 +25,9 @@ pub use step::{
     StepFacts, StepResult, Tokens,
 };
 pub use verdict::Verdict;
+pub use verification::{
+    Agreement, Cause, Difference, EngineAnswers, Gap, KeptAnswer, TokenCounts, UnderLoad, Verification,
+};
 
 use super::calibration::Calibrations;
 
@@ -70,6 +74,9 @@ pub struct RunResult {
     /// What the client's own error was before and after the load; absent when the run was told not to calibrate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibrations>,
+    /// Whether the engines give the same answers; absent when the run was not asked to verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// Requests that were measured and counted but are missing from `requests.jsonl`: the disk was too slow.
     #[serde(default)]
     pub request_lines_lost: u64,
@@ -97,6 +104,7 @@ impl RunResult {
             unfinished: None,
             price: None,
             calibration: None,
+            verification: None,
             request_lines_lost: 0,
             notes: Vec::new(),
         }

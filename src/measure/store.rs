@@ -10,7 +10,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::across::across_steps;
 use super::calibration::Calibrations;
 use super::requests::Writer;
-use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult};
+use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult, Verification};
 use super::summary::{StepContext, summarise};
 use super::timeline::{self, ServerSecond};
 use super::{Sink, StepRecord, hlog};
@@ -122,6 +122,15 @@ impl Store {
     /// When `run.json` cannot be written.
     pub fn calibrated(&mut self, change: impl FnOnce(&mut Calibrations)) -> Result<(), StoreError> {
         change(self.run.calibration.get_or_insert_default());
+        self.save()
+    }
+
+    /// Changes what is known of the engines' answers, and saves it.
+    ///
+    /// # Errors
+    /// When `run.json` cannot be written.
+    pub fn verified(&mut self, change: impl FnOnce(&mut Verification)) -> Result<(), StoreError> {
+        change(self.run.verification.get_or_insert_default());
         self.save()
     }
 

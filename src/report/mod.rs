@@ -15,6 +15,7 @@ mod progress;
 mod single;
 mod table;
 mod verdict;
+mod verify;
 mod words;
 
 use std::fs;

@@ -10,7 +10,7 @@ use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
 use super::conclusions::conclusions;
-use super::{across, single, words};
+use super::{across, single, verify, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -34,6 +34,9 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
         out.push('\n');
         out.push_str(&table);
     }
+    if let Some(answers) = verify::table(run, false) {
+        write!(out, "\n{answers}").expect("writing to a String cannot fail");
+    }
     for line in conclusions(run) {
         writeln!(out, "> {line}").expect("writing to a String cannot fail");
     }
@@ -48,6 +51,11 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
 
 /// One table in Markdown with the findings below it.
 pub(super) fn markdown(run: &RunResult) -> String {
+    let answers = verify::table(run, true).unwrap_or_default();
+    if run.steps.is_empty() && !answers.is_empty() {
+        let lines: String = listed(run);
+        return format!("{answers}\n{lines}");
+    }
     let columns = columns(&run.steps);
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| c.head.join(" ").trim().to_owned()));
@@ -69,13 +77,16 @@ pub(super) fn markdown(run: &RunResult) -> String {
         Some(repeats) => format!("{table}\n\n{repeats}"),
         None => table.to_string(),
     };
+    let lines = listed(run);
+    let before = |text: &str| if text.is_empty() { "" } else { "\n" };
+    format!("{table}\n{}{answers}{}{lines}", before(&answers), before(&lines))
+}
+
+/// The findings as a list.
+fn listed(run: &RunResult) -> String {
     let findings = words::findings(run);
-    let gap = if findings.is_empty() { "" } else { "\n" };
-    let lines: String = findings
-        .iter()
-        .map(|line| format!("- {}\n", line.trim_start().trim_start_matches("- ")))
-        .collect();
-    format!("{table}\n{gap}{lines}")
+    let line = |line: &String| format!("- {}\n", line.trim_start().trim_start_matches("- "));
+    findings.iter().map(line).collect()
 }
 
 /// All columns side by side where they fit, else throughput above latency.

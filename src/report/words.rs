@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::verdict::verdict;
-use super::{across, calibration};
+use super::{across, calibration, verify};
 use crate::measure::result::{EngineResult, RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
@@ -70,6 +70,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     }
     lines.extend(across::findings(run));
     lines.extend(run.engines.iter().flat_map(other_settings));
+    lines.extend(verify::findings(run));
     lines.extend(run.engines.iter().filter_map(|engine| conversion(run, engine)));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {

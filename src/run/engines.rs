@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::step::{self, Bench};
-use super::{Shown, Usage};
+use super::{Shown, Usage, verify};
 use crate::engine::{
     self, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Settings,
 };
 use crate::measure::Store;
 use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
 use crate::model::Model;
-use crate::profile::{self, Cpus, Profile, Turn};
+use crate::profile::{self, Cpus, Profile, Turn, Verify};
 use crate::report::{self, Progress};
 use crate::telemetry::affinity;
 
@@ -45,6 +45,9 @@ pub fn recipe(name: &str, line: Option<&str>) -> anyhow::Result<Recipe> {
 
 /// What a reader must know of engines that cannot do all that the profile asks for.
 pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
+    if profile.verify == Verify::Only {
+        return Vec::new();
+    }
     let stops = |recipe: &&Recipe| profile.requests.ignore_eos && recipe.dialect.ignore_eos.is_none();
     let note = |recipe: &Recipe| {
         format!(
@@ -62,7 +65,32 @@ pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
     let stopping = recipes.iter().filter(stops).map(note);
     stopping
         .chain(recipes.iter().filter(sampling).map(alike))
+        .chain(recipes.iter().filter_map(|recipe| untold(profile, recipe)))
         .collect()
+}
+
+/// What an engine is not told of how to draw tokens, because it has no field for it.
+fn untold(profile: &Profile, recipe: &Recipe) -> Option<String> {
+    let (dialect, requests) = (&recipe.dialect, &profile.requests);
+    let drawn = requests.temperature > 0.0;
+    let settings = [
+        ("temperature", &dialect.temperature, true),
+        ("top_p", &dialect.top_p, drawn && requests.top_p < 1.0),
+        ("top_k", &dialect.top_k, drawn && requests.top_k.is_some()),
+        ("seed", &dialect.seed, drawn),
+    ];
+    let missing: Vec<&str> = settings
+        .into_iter()
+        .filter(|(_, field, matters)| *matters && field.is_none())
+        .map(|(name, ..)| name)
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{} takes no {} with a request: it draws its tokens in its own way",
+            recipe.name,
+            missing.join(", ")
+        )
+    })
 }
 
 /// What is known of an engine before it is started.
@@ -114,8 +142,12 @@ fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     settings.weights = profile.server.weights.clone();
     settings.device = profile.server.device.clone();
     settings.sampling = Sampling {
-        temperature: profile.requests.temperature,
-        top_p: profile.requests.top_p,
+        // Answers that are verified are greedy.
+        temperature: match profile.verify {
+            Verify::Only => Some(0.0),
+            Verify::On | Verify::Off => Some(profile.requests.temperature),
+        },
+        top_p: Some(profile.requests.top_p),
     };
     settings.extra_args = profile.server.args.clone();
     Ok(settings)
@@ -201,6 +233,7 @@ pub fn measure(
         engine.log = running.pid().map(|_| log);
     })?;
 
+    verify::alone(bench, store, index, recipe, &running, api_key, &control)?;
     let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
     let died = running.exit();

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use super::cores::Cores;
 use super::display::{self, Display};
+use super::verify::Again;
 use super::{Interrupt, Subject, stable};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
-use crate::load::{self, Requests, StepLoad, Stop, run_step};
+use crate::load::{self, Gate, Requests, StepLoad, Stop, run_step};
 use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
 use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo, Turn};
 use crate::report::Progress;
 use crate::telemetry::{Gauges, Queue, Usage, Watch};
+use crate::verify::{Loaded, Verifier};
 
 /// How often the display and the server's process are looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -39,6 +41,8 @@ pub struct Bench<'a> {
     pub interrupt: &'a Interrupt,
     /// The run's clock.
     pub clock: Clock,
+    /// Who keeps the engines' answers, if they are verified.
+    pub verifier: Option<Verifier>,
 }
 
 /// The most threads that a step of the profile takes.
@@ -83,6 +87,7 @@ pub fn all(
     let target = Target::new(running.base_url(), requests.endpoint.path(), api_key, &headers)?;
     let target = Arc::new(target);
     let dialect = dialect(recipe, running);
+    let again = Again::new(bench, index, recipe, running, api_key);
     let steps = bench.profile.steps();
     let mut first_id = store
         .run()
@@ -122,7 +127,7 @@ pub fn all(
             running,
             (&facts, done, steps.len()),
             load,
-            gauges,
+            (gauges, again.as_ref()),
             &mut window_opens,
         )?;
         first_id += record.all_outcomes.values().sum::<u64>() + u64::from(planned.step.users);
@@ -132,6 +137,7 @@ pub fn all(
             server,
             server_running,
             server_waiting,
+            verified: again.as_ref().and_then(|again| again.judge(&seen.loaded)),
         };
         bench
             .progress
@@ -151,6 +157,10 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
         ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
+        temperature: known.temperature.clone(),
+        top_p: known.top_p.clone(),
+        top_k: known.top_k.clone(),
+        seed: known.seed.clone(),
         include_usage: known.include_usage,
         extra: extra.collect(),
     }
@@ -216,6 +226,7 @@ fn step_load(
         engine: u16::try_from(engine)?,
         step: facts.step,
         shape: planned.step.clone(),
+        gate: None,
         ramp: profile.ramp,
         warmup: profile.warmup,
         extent: profile.extent,
@@ -251,16 +262,18 @@ fn gauges(recipe: &Recipe, running: &Running, api_key: Option<&str>) -> std::io:
 struct Seen {
     usages: Vec<Usage>,
     queues: Vec<Queue>,
+    /// What it answered to prompts of the verification.
+    loaded: Vec<Loaded>,
 }
 
-/// Runs the step while someone shows how it goes, samples the server's processes, asks it for its queue, and ends the
-/// step when the server is gone.
+/// Runs the step while someone shows how it goes, samples the server's processes, asks it for its queue and once more for
+/// some answers, and ends the step when the server is gone.
 fn watched(
     bench: &Bench<'_>,
     running: &Running,
     (facts, done, steps): (&StepFacts, usize, usize),
-    load: StepLoad,
-    gauges: Option<Gauges>,
+    mut load: StepLoad,
+    (gauges, again): (Option<Gauges>, Option<&Again<'_>>),
     window_opens: &mut dyn FnMut(u64),
 ) -> anyhow::Result<(StepRecord, Seen)> {
     let clock = bench.clock;
@@ -270,7 +283,11 @@ fn watched(
     let queues = gauges.map(|mut gauges| Watch::start(move || gauges.look(clock.now_ns())));
     let (live, stop, over) = (load.live.clone(), load.stop.clone(), AtomicBool::new(false));
     let opened_ns = AtomicU64::new(display::AHEAD);
-    let record = thread::scope(|scope| {
+    let gate = Arc::new(Gate::default());
+    load.gate = again.map(|_| gate.clone());
+    let (gate, number) = (&*gate, usize::from(facts.step));
+    let (record, loaded) = thread::scope(|scope| {
+        let asker = again.map(|again| scope.spawn(move || again.ask(gate, number)));
         let looker = scope.spawn(|| {
             let shown = bench
                 .progress
@@ -290,13 +307,17 @@ fn watched(
             opened_ns.store(start_ns, Ordering::Relaxed);
             window_opens(start_ns);
         });
+        gate.close();
         over.store(true, Ordering::Relaxed);
         looker.thread().unpark();
-        record
+        // A thread that panicked has no answers, and the scope tells of it.
+        let loaded = asker.and_then(|asker| asker.join().ok());
+        (record, loaded.unwrap_or_default())
     });
     let seen = Seen {
         usages: usages.map(Watch::stop).unwrap_or_default(),
         queues: queues.map(Watch::stop).unwrap_or_default(),
+        loaded,
     };
     Ok((record?, seen))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientResult, Cost, Latency, Verdict, WithFailures};
+use super::{ClientResult, Cost, Latency, UnderLoad, Verdict, WithFailures};
 use crate::measure::{Outcome, TokenSource};
 
 /// A sequence length in tokens, as it was asked for.
@@ -111,6 +111,9 @@ pub struct StepResult {
     pub server: Option<ServerResult>,
     /// Throughput against the step of the same engine and shape with the fewest users.
     pub scaling: Option<Scaling>,
+    /// Prompts of the verification that were asked again under this load; absent when the run was not asked to verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<UnderLoad>,
     /// What it costs, when the user named a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
