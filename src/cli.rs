@@ -144,6 +144,9 @@ pub enum EngineAction {
         /// The address of an engine that runs already
         #[arg(long, value_name = "URL")]
         url: Option<String>,
+        /// Give up on an engine whose model has not answered this long after its start; default: its recipe's
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        load_timeout: Option<Duration>,
         /// What to print
         #[arg(long, value_enum, default_value = "table")]
         format: TableFormat,

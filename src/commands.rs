@@ -56,6 +56,7 @@ pub fn engines(
             model,
             command,
             url,
+            load_timeout,
             format,
         }) => {
             let recipe = run::recipe(name, command.as_deref())?;
@@ -65,7 +66,8 @@ pub fn engines(
                     let model = run::model(model.as_deref(), &progress)?;
                     let log = tempfile_dir()?.join(format!("engine-{name}.log"));
                     let had = run::have(&recipe, &model, &progress)?;
-                    let settings = Settings::new(&had.model, &model.name, log);
+                    let mut settings = Settings::new(&had.model, &model.name, log);
+                    settings.ready_timeout = *load_timeout;
                     Some((had.program, settings))
                 }
             };
@@ -238,6 +240,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let threads = || u32::try_from(cpus).unwrap_or(u32::MAX);
     settings.threads = serve.server.threads.unwrap_or_else(threads);
     settings.weights = serve.server.weights.clone();
+    settings.ready_timeout = serve.server.load_timeout;
     settings.device = serve.server.device.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();

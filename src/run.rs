@@ -3,15 +3,19 @@
 mod calibration;
 mod cores;
 mod display;
+mod ended;
 mod engines;
 mod interrupt;
 mod shown;
 mod stable;
 mod step;
 mod subject;
+mod used;
 mod verify;
+mod watched;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 
@@ -20,7 +24,7 @@ use crate::measure::result::{EngineAnswers, Price, RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
 use crate::profile::{Profile, Verify};
 use crate::report::{self, Overview, Progress, Show};
-use crate::telemetry::Machine;
+use crate::telemetry::{self, Machine};
 
 use calibration::When;
 use cores::Cores;
@@ -78,12 +82,14 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let recipes = engines::recipes(&profile)?;
     let subject = Subject::resolve(&profile, &recipes, &progress)?;
 
+    let mut cards = telemetry::nvidia();
+    let machine = Machine::read(cards.as_deref_mut());
     let progress = progress.on_dashboard(overview(&profile, &subject, &recipes), {
         let interrupt = interrupt.clone();
         move || interrupt.ask()
     });
     let clock = Clock::start();
-    let mut store = open_store(&profile, &recipes, &subject)?;
+    let mut store = open_store(&profile, &recipes, &subject, &machine)?;
     let bench = step::Bench {
         profile: &profile,
         subject: &subject,
@@ -91,6 +97,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         progress: &progress,
         interrupt,
         clock,
+        cards: cards.map(|cards| Arc::new(Mutex::new(cards))),
         verifier: verify::verifier(&profile, recipes.iter().map(|recipe| recipe.name.clone())),
     };
     calibration::calibrate(&bench, &mut store, When::Before)?;
@@ -139,13 +146,14 @@ fn open_store(
     profile: &Profile,
     recipes: &[crate::engine::Recipe],
     subject: &Subject,
+    machine: &Machine,
 ) -> anyhow::Result<Store> {
     let effective = match serde_json::to_value(profile).context("the profile does not serialise")? {
         serde_json::Value::Object(map) => map,
         _ => serde_json::Map::new(),
     };
     let mut run = RunResult::new(chrono::Utc::now(), effective);
-    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(Machine::read()) {
+    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(machine) {
         run.machine = machine;
     }
     run.model = subject.describe();

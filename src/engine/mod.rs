@@ -37,7 +37,7 @@ pub use recipe::{
     Build, Convert, Dialect, Find, Fixed, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready,
     Recipe, RecipeError, Serve,
 };
-pub use server::{Running, attach, start};
+pub use server::{Load, Running, attach, start};
 pub use settings::{Effective, Sampling, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.

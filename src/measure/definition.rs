@@ -375,6 +375,54 @@ pub const DEFINITIONS: &[Definition] = &[
          contended.",
         "",
     ),
+    define(
+        "server_cpu",
+        "server CPU",
+        "cores",
+        "Processors that the server's whole process tree kept busy, on average over the window (Linux, a server that was \
+         started here). CPU ms/tok is its CPU time over the output tokens that arrived in the window.",
+        "",
+    ),
+    define(
+        "rss_peak",
+        "peak RSS",
+        "bytes",
+        "The largest resident set of the server's process tree, looked at once a second over the step. Pages that \
+         processes share count in each, and a model's file that is mapped into memory counts as far as it was read.",
+        "",
+    ),
+    define(
+        "disk_faults",
+        "disk faults",
+        "",
+        "Page faults of the server's processes that needed the disk (major faults) inside the window: above a few, it \
+         has not got all of its model in memory.",
+        "",
+    ),
+    define(
+        "load_time",
+        "load time",
+        "s",
+        "From the start of the server's process until its model answered a request for one token, asked ten times a second. \
+         Its parts: ready, when its own page says that it is up, and from there to the first token.",
+        "Some engines print the time of reading the weights alone.",
+    ),
+    define(
+        "gpu_utilisation",
+        "GPU utilisation",
+        "%",
+        "Share of the time in which a kernel ran on the card, by its driver's library (NVML); the mean over the window, \
+         and over the cards that the server computed on. It says nothing of how much of the card a kernel used.",
+        "",
+    ),
+    define(
+        "gpu_energy",
+        "GPU energy",
+        "J",
+        "Energy of the cards that the server computed on, inside the window: by each card's own counter, else mean power \
+         times the window's length. J/tok is over the output tokens that arrived in the window.",
+        "",
+    ),
 ];
 
 #[cfg(test)]

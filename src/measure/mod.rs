@@ -8,6 +8,7 @@ pub mod definition;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
+mod gpus;
 mod histogram;
 pub mod hlog;
 mod intervals;
@@ -37,6 +38,7 @@ mod window;
 pub use across::{across_steps, cells, load_of};
 pub use arrivals::Arrivals;
 pub use clock::Clock;
+pub use gpus::GpuSecond;
 pub use histogram::lag;
 pub use latencies::Latencies;
 pub use live::{Buckets, LatestSecond, Live, LiveShards, SecondCounts, Totals};

@@ -273,6 +273,9 @@ pub struct Server {
     pub context: u32,
     /// How the engine holds its weights; its own choice when absent.
     pub weights: Option<String>,
+    /// How long an engine may take to load; what its recipe says when absent.
+    #[serde(rename = "load_timeout_s", serialize_with = "duration::some_seconds")]
+    pub load_timeout: Option<Duration>,
     /// What the engine computes on; its own choice when absent.
     pub device: Option<String>,
     /// More arguments for the engine's command line.

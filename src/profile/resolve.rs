@@ -139,6 +139,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             parallel: server.parallel.unwrap_or(most_users),
             context,
             weights: server.weights,
+            load_timeout: server.load_timeout,
             device: server.device,
             args: server.server_arg.unwrap_or_default(),
         },
@@ -258,6 +259,7 @@ fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict
         ("server_cpus", server.server_cpus.is_some()),
         ("parallel", server.parallel.is_some()),
         ("weights", server.weights.is_some()),
+        ("load_timeout", server.load_timeout.is_some()),
         ("device", server.device.is_some()),
         ("server_arg", server.server_arg.is_some()),
     ];

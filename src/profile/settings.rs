@@ -299,11 +299,15 @@ pub struct ServerSettings {
     /// What the engine computes on, in its own words, e.g. cpu, cuda or mps; default: its own choice
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+    /// Give up on an engine whose model has not answered this long after its start; default: its recipe's (10m or 30m)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[serde(deserialize_with = "duration::read")]
+    pub load_timeout: Option<Duration>,
     /// Pass this argument on to the engine's command line
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Option<Vec<String>>,
 }
-overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, device, server_arg);
+overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, device, load_timeout, server_arg);
 
 /// `[report]`: what is shown and kept.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]

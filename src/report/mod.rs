@@ -12,6 +12,7 @@ mod html;
 mod leads;
 mod loads;
 mod progress;
+mod servers;
 mod single;
 mod table;
 mod verdict;

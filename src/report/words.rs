@@ -63,6 +63,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         let exit = failure
             .exit
             .as_ref()
+            .filter(|exit| !failure.message.contains(exit.as_str()))
             .map_or_else(String::new, |exit| format!(" ({exit})"));
         lines.push(format!("! {} failed{exit}: {}", engine.name, failure.message));
         lines.extend(failure.log_tail.iter().map(|line| format!("    | {line}")));
@@ -122,7 +123,7 @@ fn other_settings(engine: &EngineResult) -> Vec<String> {
 /// Where the files are.
 pub(super) fn files(dir: &Path) -> String {
     format!(
-        "{}: report.html, run.json, requests.jsonl, timeline.csv, hdr/, engine logs",
+        "{}: report.html, run.json, requests.jsonl, timeline.csv, hdr/, what engines logged and told",
         dir.display()
     )
 }

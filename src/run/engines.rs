@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::ended::{death, killed, load_time, not_stopped};
 use super::step::{self, Bench};
 use super::{Shown, Usage, verify};
 use crate::engine::{
@@ -14,7 +15,7 @@ use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
 use crate::model::Model;
 use crate::profile::{self, Cpus, Profile, Turn, Verify};
 use crate::report::{self, Progress};
-use crate::telemetry::affinity;
+use crate::telemetry::{self, affinity};
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
 const TEMPLATE_TOKENS: u32 = 128;
@@ -140,6 +141,7 @@ fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let threads = || default_threads(bench.cores.server.as_ref());
     settings.threads = profile.server.threads.unwrap_or_else(threads);
     settings.weights = profile.server.weights.clone();
+    settings.ready_timeout = profile.server.load_timeout;
     settings.device = profile.server.device.clone();
     settings.sampling = Sampling {
         // Answers that are verified are greedy.
@@ -165,11 +167,11 @@ fn default_threads(own: Option<&Cpus>) -> u32 {
     u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
-/// The file of the run's folder that a server writes to: one for each time that the engine is started.
-fn log_name(recipe: &Recipe, turn: &Turn) -> String {
+/// A file of the run's folder about a server: one for each time that the engine is started.
+pub fn file_name(what: &str, recipe: &Recipe, turn: &Turn, extension: &str) -> String {
     match turn.repeats.start {
-        0 => format!("engine-{}.log", recipe.name),
-        repeat => format!("engine-{}-{}.log", recipe.name, repeat + 1),
+        0 => format!("{what}-{}.{extension}", recipe.name),
+        repeat => format!("{what}-{}-{}.{extension}", recipe.name, repeat + 1),
     }
 }
 
@@ -205,7 +207,7 @@ pub fn measure(
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let log = log_name(recipe, turn);
+    let log = file_name("engine", recipe, turn, "log");
     let settings = match recipe.kind {
         Kind::Attach => None,
         _ => Some(settings(bench, &store.dir().join(&log))?),
@@ -226,7 +228,9 @@ pub fn measure(
         engine.version = running.version().map(str::to_owned);
         engine.converted = converted.map(converted_model);
         engine.starts += u32::from(running.pid().is_some());
-        engine.load_s = engine.load_s.or(running.load_s());
+        let load = running.load();
+        engine.load_s = engine.load_s.or(load.map(|load| load.first_token.as_secs_f64()));
+        engine.loads.extend(load.map(load_time));
         engine.wanted = settings.as_ref().map(wanted).unwrap_or_default();
         engine.effective = effective(running.effective());
         engine.effective.extend(processors(bench, &running));
@@ -234,22 +238,29 @@ pub fn measure(
     })?;
 
     verify::alone(bench, store, index, recipe, &running, api_key, &control)?;
+    let ooms = telemetry::oom_kills();
     let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
-    let died = running.exit();
+    // Before it is told to stop, which ends it too.
+    let died = running.is_dead();
     let ended = control.block_on(running.stop());
-    store.engine(index, |engine| match (&died, ended) {
-        (Some(exit), _) => {
-            engine.exit = Some(exit.to_string());
-            engine.failure = Some(EngineFailure {
-                message: format!("{} died during the run, {exit}", recipe.name),
-                exit: Some(exit.to_string()),
-                log_tail: lines(&exit.log_tail),
-            });
+    let (toll, steps) = match steps {
+        Ok(toll) => (toll, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    if let Some(exit) = ended {
+        if killed(&exit) && !died {
+            store.note(not_stopped(recipe));
         }
-        (None, Some(_)) => engine.exit = Some("stopped".into()),
-        (None, None) => {}
-    })?;
+        store.engine(index, |engine| match died {
+            true => {
+                engine.exit = Some(exit.to_string());
+                engine.failure = Some(death(bench, recipe, &exit, (toll.as_ref(), ooms)));
+            }
+            false if killed(&exit) => engine.exit = Some("stopped by SIGKILL".into()),
+            false => engine.exit = Some("stopped".into()),
+        })?;
+    }
     steps
 }
 
@@ -396,5 +407,6 @@ fn failure(error: &anyhow::Error) -> EngineFailure {
         message,
         exit,
         log_tail,
+        ..EngineFailure::default()
     }
 }

@@ -90,10 +90,10 @@ const FIGURES: [Figure; 9] = [
     ),
     ("server CPU", "processors busy, on average", "cores", None, |s| {
         let used = s.server.as_ref()?;
-        (s.window_s > 0.0).then(|| used.cpu_s / s.window_s)
+        (s.window_s > 0.0).then_some(used.cpu_s? / s.window_s)
     }),
     ("server memory", "largest resident set", "GiB", None, |s| {
-        Some(s.server.as_ref()?.rss_peak_bytes as f64 / f64::from(1 << 30))
+        Some(s.server.as_ref()?.rss_peak_bytes? as f64 / f64::from(1 << 30))
     }),
 ];
 
