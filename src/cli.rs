@@ -98,13 +98,7 @@ pub enum Command {
     /// Measure this machine's client error, and the highest rate it holds, against the built-in reference server
     Calibrate(Calibrate),
     /// Print a run's tables again, also of a run that was killed
-    Report {
-        /// The run's folder
-        run: PathBuf,
-        /// What to print
-        #[arg(long, value_enum, default_value = "table")]
-        format: crate::profile::Format,
-    },
+    Report(Report),
     /// Compare two runs, or engines of a run: by how much they differ, and whether it is more than chance
     Compare(Compare),
     /// Explain a metric: definition, unit, and how other tools read it
@@ -133,6 +127,9 @@ pub enum EngineAction {
     Install {
         /// The engine
         name: String,
+        /// Convert this model for it too, which its first use would do
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
     },
     /// Start an engine, ask it for a few answers, tell what it does with what it is asked, and stop it
     Check {
@@ -147,6 +144,9 @@ pub enum EngineAction {
         /// The address of an engine that runs already
         #[arg(long, value_name = "URL")]
         url: Option<String>,
+        /// Give up on an engine whose model has not answered this long after its start; default: its recipe's
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        load_timeout: Option<Duration>,
         /// What to print
         #[arg(long, value_enum, default_value = "table")]
         format: TableFormat,
@@ -163,6 +163,31 @@ pub enum ModelAction {
         /// A name, or hf:owner/repo[/file]
         name: String,
     },
+}
+
+/// An earlier run, shown again.
+#[derive(Debug, Clone, Args)]
+pub struct Report {
+    /// The run's folder, or `last`
+    pub run: PathBuf,
+    /// What to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: crate::profile::Format,
+    /// Write it to this file instead of printing it
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Open the run's report.html in the browser
+    #[arg(long)]
+    pub open: bool,
+    /// Write the results in these forms too, into the run's folder `export/`
+    #[arg(long, value_enum, value_name = "FORM,...", value_delimiter = ',')]
+    pub export: Vec<crate::profile::Export>,
+    /// What an hour of the server costs, in your currency: adds the cost of a million output tokens
+    #[arg(long, value_name = "PRICE", value_parser = crate::profile::price)]
+    pub price_per_hour: Option<f64>,
+    /// The engine that the others' costs are held against
+    #[arg(long, value_name = "ENGINE", requires = "price_per_hour")]
+    pub baseline: Option<String>,
 }
 
 /// A server to be run in the foreground.

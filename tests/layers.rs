@@ -15,8 +15,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["measure", "profile"]),
     ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
+    ("verify", &["engine", "load", "measure"]),
     ("compare", &["measure", "stats"]),
-    ("report", &["compare", "measure"]),
+    ("report", &["compare", "measure", "stats"]),
     ("cli", &["profile"]),
 ];
 

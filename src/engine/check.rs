@@ -82,6 +82,11 @@ impl Asker<'_> {
         self.recipe.dialect.ignore_eos.as_deref().unwrap_or("ignore_eos")
     }
 
+    /// What that field is set to.
+    pub fn ignores_eos_with(&self) -> Value {
+        json!(self.recipe.dialect.ignore_eos_value)
+    }
+
     /// Sends one streamed, greedy chat request of at most [`TOKENS`] tokens with these fields changed, `null` being
     /// left out.
     pub async fn ask(&self, changes: &[(&str, Value)]) -> Result<Findings, EngineError> {
@@ -90,17 +95,19 @@ impl Asker<'_> {
             "model": self.model,
             "messages": [{ "role": "user", "content": "Name three colours." }],
             "stream": true,
-            "temperature": 0,
         });
+        for (name, value) in &dialect.extra {
+            body[name] = json!(value);
+        }
+        if let Some(field) = &dialect.temperature {
+            body[field] = json!(0);
+        }
         body[&dialect.max_tokens] = json!(TOKENS);
         if dialect.include_usage {
             body["stream_options"] = json!({ "include_usage": true });
         }
         if let Some(field) = &dialect.ignore_eos {
-            body[field] = json!(true);
-        }
-        for (name, value) in &dialect.extra {
-            body[name] = json!(value);
+            body[field] = json!(dialect.ignore_eos_value);
         }
         for (name, value) in changes {
             body[*name] = value.clone();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::reason;
 use super::recipe::{Probe, ReadBack, Ready, Recipe, fill};
-use super::settings::Effective;
+use super::settings::{Effective, Sampling};
 
 /// How long a server may take for a page that needs no model.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -39,6 +39,7 @@ pub(super) struct Control {
     client: reqwest::Client,
     base: String,
     api_key: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 impl Control {
@@ -55,10 +56,18 @@ impl Control {
             client,
             base: base.into(),
             api_key,
+            headers: Vec::new(),
         })
     }
 
+    /// With headers that go with every request.
+    pub fn with_headers(self, headers: Vec<(String, String)>) -> Control {
+        Control { headers, ..self }
+    }
+
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let headers = self.headers.iter();
+        let request = headers.fold(request, |request, (name, value)| request.header(name, value));
         match &self.api_key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -76,9 +85,19 @@ impl Control {
 
     /// Posts a request for tokens.
     pub async fn post(&self, path: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
+        self.post_within(path, body, TOKEN_PATIENCE).await
+    }
+
+    /// Posts a request whose whole answer must come within `patience`.
+    pub async fn post_within(
+        &self,
+        path: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> reqwest::Result<reqwest::Response> {
         let url = format!("{}{path}", self.base);
         self.authorised(self.client.post(url))
-            .timeout(TOKEN_PATIENCE)
+            .timeout(patience)
             .json(body)
             .send()
             .await
@@ -107,7 +126,7 @@ impl Control {
     }
 
     /// Whether the model answers by now.
-    pub async fn answers(&self, recipe: &Recipe, model_name: &str) -> Answer {
+    pub async fn answers(&self, recipe: &Recipe, model_name: &str, sampling: Sampling) -> Answer {
         let name = match recipe.dialect.listed_name {
             true => self.name(model_name).await,
             false => model_name.to_owned(),
@@ -119,7 +138,7 @@ impl Control {
         };
         let mut answer = Answer::NotYet(String::new());
         for endpoint in endpoints {
-            answer = self.token(recipe, &name, *endpoint).await;
+            answer = self.token(recipe, &name, *endpoint, sampling).await;
             if !matches!(answer, Answer::Refused(..)) {
                 break;
             }
@@ -134,8 +153,16 @@ impl Control {
     }
 
     /// Asks one endpoint for one token.
-    async fn token(&self, recipe: &Recipe, name: &str, endpoint: Endpoint) -> Answer {
-        let (path, body) = one_token(recipe, name, endpoint);
+    async fn token(&self, recipe: &Recipe, name: &str, endpoint: Endpoint, sampling: Sampling) -> Answer {
+        let (path, mut body) = one_token(recipe, name, endpoint);
+        if recipe.ready.sampling {
+            let fields = [("temperature", sampling.temperature), ("top_p", sampling.top_p)];
+            for (field, value) in fields {
+                if let Some(value) = value {
+                    body[field] = json!(value);
+                }
+            }
+        }
         let response = match self.post(path, &body).await {
             Ok(response) => response,
             Err(error) => return Answer::NotYet(reason(&error)),

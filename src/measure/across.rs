@@ -2,6 +2,7 @@
 
 use super::histogram::round;
 use super::metric::METRICS;
+use super::price::fill_cost;
 use super::result::{Law, Load, Parameter, Repeats, RunResult, ScalingFit, Spread, StepResult};
 use super::summary::fill_scaling;
 use crate::stats;
@@ -17,6 +18,7 @@ pub fn across_steps(run: &mut RunResult) {
     fill_scaling(&mut run.steps);
     run.repeats = repeats(&run.steps);
     run.scaling = scaling(&run.steps);
+    fill_cost(run);
 }
 
 /// The load of a step.

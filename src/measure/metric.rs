@@ -37,8 +37,11 @@ pub struct Metric {
     /// Which values are the good ones.
     pub better: Better,
     value: fn(&StepResult) -> Option<f64>,
-    interval: fn(&StepResult) -> Option<([f64; 2], Option<u32>)>,
+    interval: fn(&StepResult) -> Option<Interval>,
 }
+
+/// A 95 % interval, and how many blocks it rests on.
+type Interval = ([f64; 2], Option<u32>);
 
 impl std::fmt::Debug for Metric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -176,7 +179,7 @@ pub const METRICS: &[Metric] = &[
         id: "rss_peak",
         unit: Unit::Bytes,
         better: Better::Low,
-        value: |step| step.server.as_ref().map(|server| server.rss_peak_bytes as f64),
+        value: |step| Some(step.server.as_ref()?.rss_peak_bytes? as f64),
         interval: |_| None,
     },
 ];

@@ -5,9 +5,11 @@
 
 mod across;
 mod client;
+mod cost;
 mod latency;
 mod step;
 mod verdict;
+mod verification;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
@@ -16,12 +18,16 @@ use serde_json::{Map, Value};
 
 pub use across::{Law, Load, Parameter, Repeats, ScalingFit, Spread};
 pub use client::{ClientResult, ErrorParts, Lag, Stamp};
+pub use cost::{Cost, Price};
 pub use latency::{Intervals, Latency, WithFailures};
 pub use step::{
-    Concurrency, GooseCount, GpuResult, Requests, Scaling, SequenceLength, ServerResult, StepFacts,
-    StepResult, Tokens,
+    Concurrency, GooseCount, GpuResult, PositionItl, Requests, Scaling, SequenceLength, ServerResult,
+    StepFacts, StepResult, Tokens,
 };
 pub use verdict::Verdict;
+pub use verification::{
+    Agreement, Cause, Difference, EngineAnswers, Gap, KeptAnswer, TokenCounts, UnderLoad, Verification,
+};
 
 use super::calibration::Calibrations;
 
@@ -62,9 +68,15 @@ pub struct RunResult {
     /// The step under way when this file was written; left in place when the run was killed inside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<StepFacts>,
+    /// What the server costs, when the user said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
     /// What the client's own error was before and after the load; absent when the run was told not to calibrate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibrations>,
+    /// Whether the engines give the same answers; absent when the run was not asked to verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// Requests that were measured and counted but are missing from `requests.jsonl`: the disk was too slow.
     #[serde(default)]
     pub request_lines_lost: u64,
@@ -90,7 +102,9 @@ impl RunResult {
             repeats: Vec::new(),
             scaling: Vec::new(),
             unfinished: None,
+            price: None,
             calibration: None,
+            verification: None,
             request_lines_lost: 0,
             notes: Vec::new(),
         }
@@ -147,6 +161,9 @@ pub struct EngineResult {
     pub kind: String,
     /// Its version, where it tells.
     pub version: Option<String>,
+    /// The model that it was given in the place of `model`, where it does not read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub converted: Option<ConvertedModel>,
     /// The settings that it was asked to have (`parallel`, `context`, `threads`, `weights`); empty for a server that ran
     /// already.
     #[serde(default)]
@@ -158,7 +175,10 @@ pub struct EngineResult {
     pub starts: u32,
     /// Seconds from the start of its process until its model answered, the first time.
     pub load_s: Option<f64>,
-    /// How its process ended: `stopped` by us, `exit 1`, `signal 9`; absent for a server that runs on.
+    /// The parts of its load time, for each start that came to an answer; empty for a server that ran already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<LoadTime>,
+    /// How its process ended: `stopped` by us, `exit code 1`, `SIGKILL`; absent for a server that runs on.
     pub exit: Option<String>,
     /// What went wrong with it, when something did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,13 +188,52 @@ pub struct EngineResult {
     pub log: Option<String>,
 }
 
+/// How long one start took, looked at ten times a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadTime {
+    /// Seconds from the start of the process until its own page said that it is up; absent where it has none.
+    pub ready_s: Option<f64>,
+    /// Seconds from there (from the start of the process, where it has none) until its model answered with a token,
+    /// what it had to be told first included.
+    pub first_token_s: f64,
+}
+
+/// A conversion of the model under test.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConvertedModel {
+    /// Its folder.
+    pub path: String,
+    /// SHA-256 of the file that it was made from.
+    pub from_hash: String,
+    /// SHA-256 over the lines `SHA-256  path` of its files, sorted by path.
+    pub path_hash: String,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Its form, in the converter's words, such as `safetensors float32`.
+    pub format: String,
+    /// Bits for each weight, as the converter counted what it wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_weight: Option<f64>,
+    /// Seconds that the conversion took when it was made.
+    pub convert_s: f64,
+}
+
 /// Why an engine could not be measured, or not to the end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineFailure {
     /// What happened, in words.
     pub message: String,
-    /// How the process ended, if it did.
+    /// How the process ended, if it did: `exit code 1`, `SIGKILL`.
     pub exit: Option<String>,
+    /// When it ended, in seconds since the start of the run; absent when it had not answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_s: Option<f64>,
+    /// The step that it ended in; absent when it ended in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u16>,
+    /// Requests of that step, ramp and warm-up included, that it took down (`server_exit`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_lost: Option<u64>,
     /// The last lines that it wrote.
     pub log_tail: Vec<String>,
 }

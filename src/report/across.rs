@@ -216,7 +216,7 @@ mod tests {
             peak_tps: Some(500.0),
             residual: 0.021,
         };
-        let fit = |engine: &str, law| ScalingFit {
+        let fit = |engine: &str, law: Option<Law>| ScalingFit {
             engine: engine.to_owned(),
             isl,
             osl: isl,

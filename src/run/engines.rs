@@ -1,17 +1,21 @@
 //! One engine of the run: brought up, measured step by step, stopped. Its failure is data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::ended::{death, killed, load_time, not_stopped};
 use super::step::{self, Bench};
-use super::{Shown, Usage};
-use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
+use super::{Shown, Usage, verify};
+use crate::engine::{
+    self, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Settings,
+};
 use crate::measure::Store;
-use crate::measure::result::{EngineFailure, EngineResult};
-use crate::profile::{self, Cpus, Profile, Turn};
-use crate::report;
-use crate::telemetry::affinity;
+use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
+use crate::model::Model;
+use crate::profile::{self, Cpus, Profile, Turn, Verify};
+use crate::report::{self, Progress};
+use crate::telemetry::{self, affinity};
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
 const TEMPLATE_TOKENS: u32 = 128;
@@ -42,6 +46,9 @@ pub fn recipe(name: &str, line: Option<&str>) -> anyhow::Result<Recipe> {
 
 /// What a reader must know of engines that cannot do all that the profile asks for.
 pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
+    if profile.verify == Verify::Only {
+        return Vec::new();
+    }
     let stops = |recipe: &&Recipe| profile.requests.ignore_eos && recipe.dialect.ignore_eos.is_none();
     let note = |recipe: &Recipe| {
         format!(
@@ -49,7 +56,42 @@ pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
             recipe.name
         )
     };
-    recipes.iter().filter(stops).map(note).collect()
+    let sampling = |recipe: &&Recipe| recipe.ready.sampling;
+    let alike = |recipe: &Recipe| {
+        format!(
+            "{} samples every answer as its first request asked: the load's temperature and top_p, and no other",
+            recipe.name
+        )
+    };
+    let stopping = recipes.iter().filter(stops).map(note);
+    stopping
+        .chain(recipes.iter().filter(sampling).map(alike))
+        .chain(recipes.iter().filter_map(|recipe| untold(profile, recipe)))
+        .collect()
+}
+
+/// What an engine is not told of how to draw tokens, because it has no field for it.
+fn untold(profile: &Profile, recipe: &Recipe) -> Option<String> {
+    let (dialect, requests) = (&recipe.dialect, &profile.requests);
+    let drawn = requests.temperature > 0.0;
+    let settings = [
+        ("temperature", &dialect.temperature, true),
+        ("top_p", &dialect.top_p, drawn && requests.top_p < 1.0),
+        ("top_k", &dialect.top_k, drawn && requests.top_k.is_some()),
+        ("seed", &dialect.seed, drawn),
+    ];
+    let missing: Vec<&str> = settings
+        .into_iter()
+        .filter(|(_, field, matters)| *matters && field.is_none())
+        .map(|(name, ..)| name)
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{} takes no {} with a request: it draws its tokens in its own way",
+            recipe.name,
+            missing.join(", ")
+        )
+    })
 }
 
 /// What is known of an engine before it is started.
@@ -68,7 +110,22 @@ pub fn format(format: profile::Format) -> report::Format {
         profile::Format::Json => report::Format::Json,
         profile::Format::Csv => report::Format::Csv,
         profile::Format::Markdown => report::Format::Markdown,
+        profile::Format::Html => report::Format::Html,
     }
+}
+
+/// What the profile calls a form of other tools, as the report knows it.
+pub fn exports(forms: &[profile::Export]) -> Vec<report::Export> {
+    let form = |form: &profile::Export| match form {
+        profile::Export::Aiperf => report::Export::Aiperf,
+        profile::Export::Vllm => report::Export::Vllm,
+        profile::Export::Guidellm => report::Export::Guidellm,
+        profile::Export::Csv => report::Export::Csv,
+        profile::Export::Markdown => report::Export::Markdown,
+        profile::Export::Junit => report::Export::Junit,
+        profile::Export::Openmetrics => report::Export::Openmetrics,
+    };
+    forms.iter().map(form).collect()
 }
 
 /// How the server is to be started: room for the largest step, the same for every engine.
@@ -84,6 +141,16 @@ fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let threads = || default_threads(bench.cores.server.as_ref());
     settings.threads = profile.server.threads.unwrap_or_else(threads);
     settings.weights = profile.server.weights.clone();
+    settings.ready_timeout = profile.server.load_timeout;
+    settings.device = profile.server.device.clone();
+    settings.sampling = Sampling {
+        // Answers that are verified are greedy.
+        temperature: match profile.verify {
+            Verify::Only => Some(0.0),
+            Verify::On | Verify::Off => Some(profile.requests.temperature),
+        },
+        top_p: Some(profile.requests.top_p),
+    };
     settings.extra_args = profile.server.args.clone();
     Ok(settings)
 }
@@ -100,11 +167,11 @@ fn default_threads(own: Option<&Cpus>) -> u32 {
     u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
-/// The file of the run's folder that a server writes to: one for each time that the engine is started.
-fn log_name(recipe: &Recipe, turn: &Turn) -> String {
+/// A file of the run's folder about a server: one for each time that the engine is started.
+pub fn file_name(what: &str, recipe: &Recipe, turn: &Turn, extension: &str) -> String {
     match turn.repeats.start {
-        0 => format!("engine-{}.log", recipe.name),
-        repeat => format!("engine-{}-{}.log", recipe.name, repeat + 1),
+        0 => format!("{what}-{}.{extension}", recipe.name),
+        repeat => format!("{what}-{}-{}.{extension}", recipe.name, repeat + 1),
     }
 }
 
@@ -140,13 +207,13 @@ pub fn measure(
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let log = log_name(recipe, turn);
+    let log = file_name("engine", recipe, turn, "log");
     let settings = match recipe.kind {
         Kind::Attach => None,
         _ => Some(settings(bench, &store.dir().join(&log))?),
     };
-    let running = match bring_up(bench, recipe, settings.as_ref(), api_key, &control) {
-        Ok(Some(running)) => running,
+    let (running, converted) = match bring_up(bench, recipe, settings.as_ref(), api_key, &control) {
+        Ok(Some(up)) => up,
         Ok(None) => return Ok(()),
         Err(error) => {
             let failure = failure(&error);
@@ -159,54 +226,109 @@ pub fn measure(
     };
     store.engine(index, |engine| {
         engine.version = running.version().map(str::to_owned);
+        engine.converted = converted.map(converted_model);
         engine.starts += u32::from(running.pid().is_some());
-        engine.load_s = engine.load_s.or(running.load_s());
+        let load = running.load();
+        engine.load_s = engine.load_s.or(load.map(|load| load.first_token.as_secs_f64()));
+        engine.loads.extend(load.map(load_time));
         engine.wanted = settings.as_ref().map(wanted).unwrap_or_default();
         engine.effective = effective(running.effective());
         engine.effective.extend(processors(bench, &running));
         engine.log = running.pid().map(|_| log);
     })?;
 
+    verify::alone(bench, store, index, recipe, &running, api_key, &control)?;
+    let ooms = telemetry::oom_kills();
     let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
-    let died = running.exit();
+    // Before it is told to stop, which ends it too.
+    let died = running.is_dead();
     let ended = control.block_on(running.stop());
-    store.engine(index, |engine| match (&died, ended) {
-        (Some(exit), _) => {
-            engine.exit = Some(exit.to_string());
-            engine.failure = Some(EngineFailure {
-                message: format!("{} died during the run, {exit}", recipe.name),
-                exit: Some(exit.to_string()),
-                log_tail: lines(&exit.log_tail),
-            });
+    let (toll, steps) = match steps {
+        Ok(toll) => (toll, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    if let Some(exit) = ended {
+        if killed(&exit) && !died {
+            store.note(not_stopped(recipe));
         }
-        (None, Some(_)) => engine.exit = Some("stopped".into()),
-        (None, None) => {}
-    })?;
+        store.engine(index, |engine| match died {
+            true => {
+                engine.exit = Some(exit.to_string());
+                engine.failure = Some(death(bench, recipe, &exit, (toll.as_ref(), ooms)));
+            }
+            false if killed(&exit) => engine.exit = Some("stopped by SIGKILL".into()),
+            false => engine.exit = Some("stopped".into()),
+        })?;
+    }
     steps
 }
 
-/// The engine's server, ready; none if the user would not wait.
+/// An engine's program, and the model in a form that it reads.
+pub struct Had {
+    /// The program.
+    pub program: Program,
+    /// The model's file or folder.
+    pub model: PathBuf,
+    /// What that is, where it is not the model that was named.
+    pub converted: Option<Converted>,
+}
+
+/// Gets an engine's program, building it if need be, and `model` in a form that it reads, converting it if need be.
+///
+/// # Errors
+/// What to do where the program or its converter can't be had, or the end of what cargo or the converter said.
+pub fn have(recipe: &Recipe, model: &Model, progress: &Progress) -> anyhow::Result<Had> {
+    let status = Shown::on(progress);
+    let program = engine::ensure(recipe, &status)?;
+    let converted = match engine::is_converted(recipe, &model.path) {
+        true => {
+            let sha256 = model.checksum(&status)?.unwrap_or_default();
+            engine::convert(recipe, &model.path, &sha256, &status)?
+        }
+        false => None,
+    };
+    let given = converted
+        .as_ref()
+        .map_or(&model.path, |converted| &converted.path);
+    Ok(Had {
+        program,
+        model: given.clone(),
+        converted,
+    })
+}
+
+/// The engine's server, ready, and the conversion that it serves; none if the user would not wait.
 fn bring_up(
     bench: &Bench<'_>,
     recipe: &Recipe,
     settings: Option<&Settings>,
     api_key: Option<&str>,
     control: &tokio::runtime::Runtime,
-) -> anyhow::Result<Option<Running>> {
+) -> anyhow::Result<Option<(Running, Option<Converted>)>> {
     let status = Shown::on(bench.progress);
-    // Cargo hears Ctrl-C itself.
-    let program = settings
-        .map(|settings| Ok::<_, EngineError>((engine::ensure(recipe, &status)?, settings)))
-        .transpose()?;
+    // Cargo and a converter hear Ctrl-C themselves.
+    let had = match (settings, bench.subject.model()) {
+        (Some(settings), Some(model)) => {
+            let had = have(recipe, model, bench.progress)?;
+            let given = Settings {
+                model: had.model.clone(),
+                ..settings.clone()
+            };
+            Some((had, given))
+        }
+        _ => None,
+    };
     let ready = async {
-        let Some((program, settings)) = program else {
+        let Some((had, settings)) = had else {
             let url = bench.profile.url.as_deref().or(recipe.url.as_deref());
             let url = url.context("attach needs --url")?;
             let name = bench.subject.name().map(str::to_owned);
-            return Ok(engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?);
+            let running = engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?;
+            return Ok((running, None));
         };
-        Ok(engine::start(recipe, &program, settings, &status).await?)
+        let running = engine::start(recipe, &had.program, &settings, &status).await?;
+        Ok((running, had.converted))
     };
     control.block_on(async {
         tokio::select! {
@@ -214,6 +336,19 @@ fn bring_up(
             () = bench.interrupt.asked() => Ok(None),
         }
     })
+}
+
+/// A conversion, as `run.json` holds it.
+fn converted_model(converted: Converted) -> ConvertedModel {
+    ConvertedModel {
+        path: converted.path.display().to_string(),
+        from_hash: converted.from_sha256,
+        path_hash: converted.sha256,
+        bytes: converted.bytes,
+        format: converted.format,
+        bits_per_weight: converted.bits_per_weight,
+        convert_s: converted.seconds,
+    }
 }
 
 /// What a server was asked to have, as `run.json` holds it.
@@ -224,9 +359,11 @@ fn wanted(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
         ("threads", settings.threads),
     ];
     let numbers = numbers.map(|(key, value)| (key.to_owned(), value.into()));
-    let weights = settings.weights.clone();
-    let weights = weights.map(|form| ("weights".to_owned(), form.into()));
-    numbers.into_iter().chain(weights).collect()
+    let words = [("weights", &settings.weights), ("device", &settings.device)];
+    let words = words
+        .into_iter()
+        .filter_map(|(key, word)| Some((key.to_owned(), word.clone()?.into())));
+    numbers.into_iter().chain(words).collect()
 }
 
 /// What an engine tells of its settings, as `run.json` holds it.
@@ -270,5 +407,6 @@ fn failure(error: &anyhow::Error) -> EngineFailure {
         message,
         exit,
         log_tail,
+        ..EngineFailure::default()
     }
 }

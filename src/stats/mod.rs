@@ -8,6 +8,7 @@ mod blocks;
 mod difference;
 mod holm;
 mod length;
+mod line;
 mod repeats;
 mod student;
 #[cfg(test)]
@@ -17,5 +18,6 @@ mod usl;
 pub use blocks::{Blocks, Estimate, Level, quantile_interval, share};
 pub use difference::{Difference, difference};
 pub use holm::holm;
+pub use line::{Line, line};
 pub use repeats::{Spread, Welch, welch};
 pub use usl::{Fitted, Parameter, fit, knee, linear_up_to};

@@ -1,4 +1,4 @@
-"""A scripted stand-in for `loadtest-mistralrs`: loads for a moment, replays a recorded stream, refuses what it refuses."""
+"""A scripted stand-in for `loadtest-mistralrs`: loads for a moment, answers in the form its source gives."""
 
 import argparse
 import http.server
@@ -15,8 +15,8 @@ flags.add_argument("--die-with-parent", required=True, action="store_true")
 args = flags.parse_args()
 assert os.environ["HF_HOME"].endswith("/huggingface"), "no folder of the user's is written to"
 
-recorded = pathlib.Path(__file__).parent.parent / "data" / "mistralrs-chat.txt"
-events = [line.removeprefix("data: ") for line in recorded.read_text().splitlines() if line.startswith("data: ")]
+written = pathlib.Path(__file__).parent.parent / "data" / "mistralrs-chat.txt"
+events = [line.removeprefix("data: ") for line in written.read_text().splitlines() if line.startswith("data: ")]
 assert events.pop() == "[DONE]"
 chunks = [json.loads(event) for event in events]
 asked_while_loading = 0
@@ -60,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def stream(count):
-    """The recording's beginning and end, as long as asked for."""
+    """The stream's beginning and end, as long as asked for."""
     last = json.loads(json.dumps(chunks[-1]))
     last["usage"] |= {"completion_tokens": count, "total_tokens": last["usage"]["prompt_tokens"] + count}
     sent = [chunks[n % (len(chunks) - 1)] for n in range(count - 1)] + [last]
