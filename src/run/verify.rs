@@ -121,7 +121,9 @@ impl<'a> Again<'a> {
     ) -> Option<Self> {
         let verifier = bench.verifier.as_ref()?;
         let answered = verifier.answered(engine);
-        (!answered.is_empty()).then_some(())?;
+        if answered.is_empty() {
+            return None;
+        }
         Some(Self {
             bench,
             verifier,

@@ -19,6 +19,8 @@ pub(super) struct Glance {
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     pub name: &'static str,
+    /// What it is, for those who do not know the name.
+    pub what: &'static str,
     pub unit: &'static str,
     /// Whether more is better; neither where it only describes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,8 +29,9 @@ pub(super) struct Row {
     pub values: Vec<Option<f64>>,
 }
 
-/// A figure of a step: name, unit, whether more is better, value.
+/// A figure of a step: name, what it is, unit, whether more is better, value.
 type Figure = (
+    &'static str,
     &'static str,
     &'static str,
     Option<bool>,
@@ -36,20 +39,60 @@ type Figure = (
 );
 
 const FIGURES: [Figure; 9] = [
-    ("throughput", "tok/s", Some(true), |s| Some(s.output_tps)),
-    ("TTFT p50", "ms", Some(false), |s| s.ttft_ms.p50),
-    ("TTFT p99", "ms", Some(false), |s| s.ttft_ms.p99),
-    ("ITL p50", "ms", Some(false), |s| s.itl_ms.p50),
-    ("ITL p99", "ms", Some(false), |s| s.itl_ms.p99),
-    ("E2EL p50", "ms", Some(false), |s| s.e2el_ms.p50),
-    ("failed", "requests", Some(false), |s| {
-        Some(s.requests.failed as f64)
-    }),
-    ("server CPU", "cores", None, |s| {
+    (
+        "throughput",
+        "output of all users together",
+        "tok/s",
+        Some(true),
+        |s| Some(s.output_tps),
+    ),
+    (
+        "TTFT p50",
+        "wait for the first token, the median",
+        "ms",
+        Some(false),
+        |s| s.ttft_ms.p50,
+    ),
+    (
+        "TTFT p99",
+        "wait for the first token, the worst in a hundred",
+        "ms",
+        Some(false),
+        |s| s.ttft_ms.p99,
+    ),
+    (
+        "ITL p50",
+        "gap between two tokens, the median",
+        "ms",
+        Some(false),
+        |s| s.itl_ms.p50,
+    ),
+    (
+        "ITL p99",
+        "gap between two tokens, the worst in a hundred",
+        "ms",
+        Some(false),
+        |s| s.itl_ms.p99,
+    ),
+    (
+        "E2EL p50",
+        "time to the last token, the median",
+        "ms",
+        Some(false),
+        |s| s.e2el_ms.p50,
+    ),
+    (
+        "failed",
+        "requests without a whole answer",
+        "requests",
+        Some(false),
+        |s| Some(s.requests.failed as f64),
+    ),
+    ("server CPU", "processors busy, on average", "cores", None, |s| {
         let used = s.server.as_ref()?;
         (s.window_s > 0.0).then_some(used.cpu_s? / s.window_s)
     }),
-    ("server memory", "GiB", None, |s| {
+    ("server memory", "largest resident set", "GiB", None, |s| {
         Some(s.server.as_ref()?.rss_peak_bytes? as f64 / f64::from(1 << 30))
     }),
 ];
@@ -62,12 +105,13 @@ pub(super) fn all(loads: &Loads<'_>) -> Vec<Glance> {
 fn at(loads: &Loads<'_>, load: usize) -> Glance {
     let engines = 0..loads.engines.len();
     let steps: Vec<Vec<&StepResult>> = engines.map(|engine| loads.repeats(engine, load)).collect();
-    let row = |(name, unit, higher_is_better, of): Figure| {
+    let row = |(name, what, unit, higher_is_better, of): Figure| {
         let value = |steps: &Vec<&StepResult>| mean(steps.iter().filter_map(|step| of(step)).collect());
         let values: Vec<_> = steps.iter().map(value).map(|value| value.map(short)).collect();
         let shown = values.iter().any(|value| value.is_some_and(|value| value > 0.0));
         shown.then_some(Row {
             name,
+            what,
             unit,
             higher_is_better,
             values,

@@ -70,8 +70,7 @@ fn latency(
 ) -> Chart {
     let p50 = move |s: &StepResult| (of(s).p50, of(s).ci95.p50);
     let p99 = move |s: &StepResult| (of(s).p99, None);
-    let of: [(&str, Style, &dyn Fn(&StepResult) -> Figure); 2] =
-        [("p50", Style::Marked, &p50), ("p99", Style::Dashed, &p99)];
+    let of: [Drawn<'_>; 2] = [("p50", Style::Marked, &p50), ("p99", Style::Dashed, &p99)];
     Chart {
         id,
         section: Section::Sweep,
@@ -150,8 +149,11 @@ fn add_law(loads: &Loads<'_>, fit: &ScalingFit, plot: &mut Plot) {
     );
 }
 
+/// A figure of a step: its name, how it is drawn, and its value.
+type Drawn<'a> = (&'a str, Style, &'a dyn Fn(&StepResult) -> Figure);
+
 /// A series for each engine, sweep and figure; repeats of a step make one point.
-fn drawn(loads: &Loads<'_>, of: &[(&str, Style, &dyn Fn(&StepResult) -> Figure)]) -> Plot {
+fn drawn(loads: &Loads<'_>, of: &[Drawn<'_>]) -> Plot {
     let mut plot = Plot::default();
     for (engine, name) in loads.engines.iter().enumerate() {
         for (shared, sweep) in loads.sweeps() {

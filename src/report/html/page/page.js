@@ -84,8 +84,8 @@ function glance() {
 function card(row) {
   const made = element("div", null, { class: "card" });
   const head = element("h3", row.name);
-  const better = row.higher_is_better === undefined ? "" : row.higher_is_better ? ", more is better" : ", less is better";
-  made.append(head, element("p", row.unit + better, { class: "hint" }));
+  const better = row.higher_is_better === undefined ? "" : row.higher_is_better ? "; more is better" : "; less is better";
+  made.append(head, element("p", `${row.what}, ${row.unit}${better}`, { class: "hint" }));
   const values = row.values.filter((value) => value !== null);
   const most = Math.max(...values);
   const best = row.higher_is_better ? most : Math.min(...values);
