@@ -358,7 +358,17 @@ fn all_engines_are_listed_for_a_program_too() {
         .filter_map(|row| row["name"].as_str())
         .collect();
     for name in [
-        "candle", "llamacpp", "vllm", "sglang", "tgi", "ollama", "lmstudio", "uzu", "command", "attach",
+        "candle",
+        "mistralrs",
+        "llamacpp",
+        "vllm",
+        "sglang",
+        "tgi",
+        "ollama",
+        "lmstudio",
+        "uzu",
+        "command",
+        "attach",
     ] {
         assert!(names.contains(&name), "{names:?}");
     }

@@ -31,6 +31,7 @@ macro_rules! shipped {
 
 const SHIPPED: &[Shipped] = &[
     shipped!("candle"),
+    shipped!("mistralrs"),
     shipped!("llamacpp", "serve.py"),
     shipped!("pytorch": "transformers", "engine.toml", "serve.py", "convert.py"),
     shipped!("pytorch-cb": "transformers", "engine-cb.toml", "serve.py", "convert.py"),
@@ -206,7 +207,7 @@ mod tests {
             .filter(|shipped| parsed(shipped).dialect.ignore_eos.is_none())
             .map(|shipped| shipped.name)
             .collect();
-        assert_eq!(without, ["tgi", "ollama", "lmrs", "lmstudio", "uzu"]);
+        assert_eq!(without, ["mistralrs", "tgi", "ollama", "lmrs", "lmstudio", "uzu"]);
     }
 
     #[test]
