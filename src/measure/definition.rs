@@ -37,7 +37,7 @@ pub fn explain(metric: &str) -> Result<&'static Definition, UnknownMetric> {
     let by_name = || {
         DEFINITIONS
             .iter()
-            .find(|definition| definition.name.replace([' ', '-'], "_") == wanted)
+            .find(|definition| definition.name.to_lowercase().replace([' ', '-'], "_") == wanted)
     };
     by_id.or_else(by_name).ok_or_else(|| {
         let ids = DEFINITIONS.iter().map(|definition| definition.id);

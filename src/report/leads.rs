@@ -212,7 +212,9 @@ mod tests {
         let words = over_all(&Loads::of(&run));
         assert!(
             words.contains(
-                &"Shortest wait for the first token (TTFT p50): candle from 4 users to 64 users.".to_owned()
+                &"Shortest wait for the first token (TTFT p50): candle (by how much is not known) from 4 users to 64 \
+                  users."
+                    .to_owned()
             ),
             "{words:?}"
         );
