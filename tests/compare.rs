@@ -5,23 +5,18 @@ mod support;
 use serde_json::Value;
 use support::{House, Reference, stderr};
 
-const LOAD: [&str; 10] = [
-    "--model",
-    "reference",
-    "--users",
-    "2",
-    "--isl",
-    "8",
-    "--osl",
-    "8",
-    "--num-prompts",
-    "120",
-];
+const LOAD: [&str; 8] = ["--model", "reference", "--users", "2", "--isl", "8", "--osl", "8"];
 
-/// A load against a server with this TTFT in ms, with more flags.
+/// 120 requests to a server with this TTFT in ms, with more flags.
 fn load(house: &House, ttft_ms: &str, args: &[&str]) -> Value {
+    requests(house, "120", ttft_ms, args)
+}
+
+/// So many requests.
+fn requests(house: &House, number: &str, ttft_ms: &str, args: &[&str]) -> Value {
     let server = Reference::start(&["--ttft-ms", ttft_ms, "--itl-ms", "1"]);
-    let (code, summary) = house.load(&server.url, &[&LOAD[..], args].concat());
+    let number = ["--num-prompts", number];
+    let (code, summary) = house.load(&server.url, &[&LOAD[..], &number[..], args].concat());
     assert_eq!(code, Some(0));
     summary
 }
@@ -145,24 +140,13 @@ fn repeats_are_tested_by_themselves() {
 #[test]
 fn repeats_end_when_the_metric_is_known_or_at_their_bound() {
     let house = House::new();
-    let few = ["--num-prompts", "20"];
-    let run = load(
-        &house,
-        "5",
-        &[
-            &few[..],
-            &["--until-stable", "e2el_p50:95%", "--max-repeats", "6"],
-        ]
-        .concat(),
-    );
+    let until = ["--until-stable", "e2el_p50:95%", "--max-repeats", "6"];
+    let run = requests(&house, "20", "5", &until);
     let steps = run["steps"].as_array().expect("steps").len();
     assert!((3..6).contains(&steps), "{steps}");
     // A share of nothing is never known within a percent of it.
-    let run = load(
-        &house,
-        "5",
-        &[&few[..], &["--until-stable", "errors:1%", "--max-repeats", "4"]].concat(),
-    );
+    let until = ["--until-stable", "errors:1%", "--max-repeats", "4"];
+    let run = requests(&house, "20", "5", &until);
     assert_eq!(run["steps"].as_array().map(Vec::len), Some(4));
     let notes = run["notes"].to_string();
     assert!(notes.contains("after 4 repeats errors is unknown"), "{notes}");
