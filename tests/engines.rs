@@ -284,13 +284,17 @@ fn each_side_runs_on_the_processors_it_was_given() {
 
 #[test]
 fn an_engine_that_is_not_here_says_what_to_type() {
-    let house = House::new().with_env("PATH", PathBuf::from("/nonexistent"));
+    let nowhere = |name| PathBuf::from("/nonexistent").join(name);
+    let house = House::new()
+        .with_env("PATH", nowhere("bin"))
+        .with_env("XDG_DATA_HOME", nowhere("data"));
     house.engine("fine", &recipe("fine", &[]));
     let (code, summary, _) = run(&house, "ollama,fine");
     assert_eq!(code, Some(1), "{summary:#}");
     let message = summary["engines"][0]["failure"]["message"].to_string();
     assert!(
-        message.contains("put `ollama` on PATH") && message.contains("go install"),
+        message.contains("ollama is not on this machine")
+            && message.contains("`loadtest engines install ollama`"),
         "{message}"
     );
     assert_eq!(summary["steps"][0]["engine"], "fine");

@@ -55,7 +55,12 @@ fn first_differences_are_told_apart() {
     let flags = ["--verify=only", "--format", "markdown"];
     let (code, text, told) = run(&house, "one,near,far,mute,double", &flags);
     assert_eq!(code, Some(0), "{told}");
-    insta::assert_snapshot!(text);
+    // How long the servers took to start is another matter, and another time each run.
+    let steady: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("- loading: "))
+        .collect();
+    insta::assert_snapshot!(steady.join("\n"));
     let run = saved(&house);
     assert_eq!(
         (&run["status"], &run["steps"]),
