@@ -1,9 +1,9 @@
 //! Attention of a sequence's new rows over its own keys and values, one KV head at a time.
 
-use crate::config::Pairs;
 use crate::kv::{BLOCK, Head};
 use crate::math;
 use crate::widen::Widen;
+use loadtest_weights::config::Pairs;
 use pulp::{Simd, WithSimd};
 
 /// Memory that one thread's attention uses again and again.

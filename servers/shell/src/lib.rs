@@ -24,7 +24,7 @@ mod text;
 mod worker;
 
 pub use args::ServeArgs;
-pub use engine::{Engine, EngineInfo, Rows};
+pub use engine::{Engine, EngineInfo, Rows, check_batch};
 pub use generate::{Event, Finish, Generation, Generator, Input, Request};
 pub use metrics::{Counted, Metrics, Outcome};
 pub use refusal::Refusal;

@@ -1,7 +1,7 @@
 //! What a model looks like: the numbers of its architecture, from GGUF metadata or a `config.json`.
 
 use anyhow::{Context, bail};
-use candle_core::quantized::gguf_file::{Content, Value};
+use loadtest_model::gguf::Gguf;
 use serde_json::Value as Json;
 
 /// Which architecture, as far as it decides what a tensor is for.
@@ -89,21 +89,22 @@ impl Config {
     ///
     /// # Errors
     /// If the architecture is not one we compute, or a key is missing.
-    pub fn from_gguf(content: &Content) -> anyhow::Result<Self> {
-        let text = |key: &str| content.metadata.get(key).and_then(|value| value.to_string().ok());
-        let arch = text("general.architecture").context("the GGUF file has no general.architecture")?;
-        let family = match arch.as_str() {
+    pub fn from_gguf(gguf: &Gguf) -> anyhow::Result<Self> {
+        let arch = gguf
+            .architecture()
+            .context("the GGUF file has no general.architecture")?;
+        let family = match arch {
             "llama" | "qwen2" => Family::Llama,
             "gemma3" => Family::Gemma3,
             other => bail!("architecture {other:?} is not supported: llama, qwen2 and gemma3 are"),
         };
-        let value = |key: &str| content.metadata.get(&format!("{arch}.{key}"));
+        let value = |key: &str| gguf.get(&format!("{arch}.{key}"));
         let number = |key: &str| {
             value(key)
-                .and_then(integer)
+                .and_then(|value| usize::try_from(value.as_u64()?).ok())
                 .with_context(|| format!("the GGUF file has no {arch}.{key}"))
         };
-        let float = |key: &str| value(key).and_then(|value| value.to_f32().ok());
+        let float = |key: &str| Some(value(key)?.as_f64()? as f32);
         let (hidden, layers, heads) = (
             number("embedding_length")?,
             number("block_count")?,
@@ -118,10 +119,7 @@ impl Config {
             float("rope.freq_base").unwrap_or(if gemma { 1e6 } else { 1e4 }),
             head_dim,
         );
-        if value("rope.scaling.type")
-            .and_then(|kind| kind.to_string().ok())
-            .is_some_and(|kind| kind == "linear")
-        {
+        if value("rope.scaling.type").and_then(|kind| kind.as_str()) == Some("linear") {
             let factor =
                 float("rope.scaling.factor").context("rope.scaling.type is linear without a factor")?;
             rope.iter_mut().for_each(|frequency| *frequency /= factor);
@@ -287,17 +285,6 @@ impl Config {
             );
         }
         Ok(self)
-    }
-}
-
-fn integer(value: &Value) -> Option<usize> {
-    match value {
-        Value::U64(n) => usize::try_from(*n).ok(),
-        other => other
-            .to_u32()
-            .ok()
-            .map(|n| n as usize)
-            .or_else(|| usize::try_from(other.to_i32().ok()?).ok()),
     }
 }
 

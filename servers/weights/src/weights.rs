@@ -1,22 +1,19 @@
 //! A model's weights, in whatever form a forward pass multiplies with.
 
 use crate::config::{Config, Family};
-use crate::source::{Raw, Source};
-use candle_core::Device;
+use crate::source::Source;
+use crate::tensor::Raw;
 
 /// Makes matrices of the form `M` out of the file's.
 pub trait Build {
     /// The form.
     type Matrix;
 
-    /// The device that the file's tensors are to be read to.
-    fn device(&self) -> Device;
-
     /// One matrix of several with the same inputs, their outputs side by side, plus a bias.
     ///
     /// # Errors
     /// If they have no such form or the device no such memory.
-    fn matrix(&mut self, parts: Vec<Raw>, bias: Option<Vec<f32>>) -> anyhow::Result<Self::Matrix>;
+    fn matrix(&mut self, parts: &[Raw<'_>], bias: Option<Vec<f32>>) -> anyhow::Result<Self::Matrix>;
 }
 
 /// All weights.
@@ -62,23 +59,19 @@ impl<M> Weights<M> {
     ///
     /// # Errors
     /// If a tensor is missing or has no such form.
-    pub fn load(source: &mut Source, build: &mut impl Build<Matrix = M>) -> anyhow::Result<Self> {
+    pub fn load(source: &Source, build: &mut impl Build<Matrix = M>) -> anyhow::Result<Self> {
         let config = source.config().clone();
-        let device = build.device();
-        let embedding = source.matrix("token_embd.weight", (None, config.hidden), &device)?;
-        let vocabulary = match &embedding {
-            Raw::Quantized(tensor) => tensor.shape().dims2()?.0,
-            Raw::Dense(tensor) => tensor.dims2()?.0,
-        };
+        let embedding = source.matrix("token_embd.weight", (None, config.hidden))?;
+        let vocabulary = embedding.shape[0];
         let output = match source.has("output.weight") {
             true => {
-                let raw = source.matrix("output.weight", (Some(vocabulary), config.hidden), &device)?;
-                Some(build.matrix(vec![raw], None)?)
+                let raw = source.matrix("output.weight", (Some(vocabulary), config.hidden))?;
+                Some(build.matrix(&[raw], None)?)
             }
             false => None,
         };
         Ok(Self {
-            embedding: build.matrix(vec![embedding], None)?,
+            embedding: build.matrix(&[embedding], None)?,
             output,
             norm: norm(source, &config, "output_norm.weight", config.hidden)?,
             layers: (0..config.layers)
@@ -102,7 +95,7 @@ impl<M> Weights<M> {
     }
 }
 
-fn norm(source: &mut Source, config: &Config, name: &str, len: usize) -> anyhow::Result<Vec<f32>> {
+fn norm(source: &Source, config: &Config, name: &str, len: usize) -> anyhow::Result<Vec<f32>> {
     let mut weights = source.vector(name, len)?;
     if config.norm_plus_one {
         weights.iter_mut().for_each(|weight| *weight += 1.0);
@@ -111,18 +104,17 @@ fn norm(source: &mut Source, config: &Config, name: &str, len: usize) -> anyhow:
 }
 
 fn load_layer<B: Build>(
-    source: &mut Source,
+    source: &Source,
     config: &Config,
     index: usize,
     build: &mut B,
 ) -> anyhow::Result<Layer<B::Matrix>> {
-    let device = build.device();
     let name = |part: &str| format!("blk.{index}.{part}.weight");
     let (query, kv, hidden) = (config.query_width(), config.kv_width(), config.hidden);
     let mut fused = |parts: &[(&str, usize)], inputs: usize| {
         let raw = parts
             .iter()
-            .map(|&(part, outputs)| source.matrix(&name(part), (Some(outputs), inputs), &device));
+            .map(|&(part, outputs)| source.matrix(&name(part), (Some(outputs), inputs)));
         let raw = raw.collect::<anyhow::Result<Vec<_>>>()?;
         let mut bias = Vec::new();
         for &(part, outputs) in parts {
@@ -136,14 +128,14 @@ fn load_layer<B: Build>(
             bias.is_empty() || bias.len() == outputs,
             "layer {index} lacks some of its biases"
         );
-        build.matrix(raw, (!bias.is_empty()).then_some(bias))
+        build.matrix(&raw, (!bias.is_empty()).then_some(bias))
     };
     let qkv = fused(&[("attn_q", query), ("attn_k", kv), ("attn_v", kv)], hidden)?;
     let attention_output = fused(&[("attn_output", hidden)], query)?;
     let gate_up = fused(&[("ffn_gate", config.ffn), ("ffn_up", config.ffn)], hidden)?;
     let down = fused(&[("ffn_down", hidden)], config.ffn)?;
     let gemma = config.family == Family::Gemma3;
-    let mut norm = |part: &str, len: usize| norm(source, config, &name(part), len);
+    let norm = |part: &str, len: usize| norm(source, config, &name(part), len);
     Ok(Layer {
         attention_norm: norm("attn_norm", hidden)?,
         qkv,

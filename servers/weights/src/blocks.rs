@@ -2,7 +2,7 @@
 //!
 //! Layouts: `ggml-common.h` and `ggml-quants.c` of llama.cpp; candle's `k_quants.rs` has them in Rust.
 
-use candle_core::quantized::GgmlDType;
+use crate::tensor::Kind;
 use half::f16;
 
 /// How a tensor's numbers are grouped.
@@ -26,37 +26,37 @@ pub struct Row {
 }
 
 /// The format of a ggml type, if it is one that [`unpack`] reads.
-pub fn format(dtype: GgmlDType) -> Option<Format> {
-    let (block, zero) = match dtype {
-        GgmlDType::Q4_0 => (32, Some(8)),
-        GgmlDType::Q5_0 => (32, Some(16)),
-        GgmlDType::Q8_0 => (32, Some(128)),
-        GgmlDType::Q6K => (16, Some(32)),
-        GgmlDType::Q4_1 | GgmlDType::Q5_1 | GgmlDType::Q4K | GgmlDType::Q5K => (32, None),
+pub fn format(kind: Kind) -> Option<Format> {
+    let (block, zero) = match kind {
+        Kind::Q4_0 => (32, Some(8)),
+        Kind::Q5_0 => (32, Some(16)),
+        Kind::Q8_0 => (32, Some(128)),
+        Kind::Q6_K => (16, Some(32)),
+        Kind::Q4_1 | Kind::Q5_1 | Kind::Q4_K | Kind::Q5_K => (32, None),
         _ => return None,
     };
     Some(Format { block, zero })
 }
 
 /// Unpacks the blocks in `raw` into `row`.
-pub fn unpack(dtype: GgmlDType, raw: &[u8], row: &mut Row) {
+pub fn unpack(kind: Kind, raw: &[u8], row: &mut Row) {
     row.q.clear();
     row.scale.clear();
     row.min.clear();
-    for block in raw.chunks_exact(dtype.type_size()) {
-        match dtype {
-            GgmlDType::Q4_0 => row.half_bytes(block, None, None, 2),
-            GgmlDType::Q4_1 => row.half_bytes(block, Some(2), None, 4),
-            GgmlDType::Q5_0 => row.half_bytes(block, None, Some(2), 6),
-            GgmlDType::Q5_1 => row.half_bytes(block, Some(2), Some(4), 8),
-            GgmlDType::Q8_0 => {
+    for block in raw.chunks_exact(kind.block().1) {
+        match kind {
+            Kind::Q4_0 => row.half_bytes(block, None, None, 2),
+            Kind::Q4_1 => row.half_bytes(block, Some(2), None, 4),
+            Kind::Q5_0 => row.half_bytes(block, None, Some(2), 6),
+            Kind::Q5_1 => row.half_bytes(block, Some(2), Some(4), 8),
+            Kind::Q8_0 => {
                 row.scale.push(half_at(block, 0));
                 row.q.extend(block[2..].iter().map(|&q| q ^ 0x80));
             }
-            GgmlDType::Q4K => row.k_quant(block, None, &block[16..144]),
-            GgmlDType::Q5K => row.k_quant(block, Some(&block[16..48]), &block[48..176]),
-            GgmlDType::Q6K => row.q6k(block),
-            other => unreachable!("{other:?} has no format"),
+            Kind::Q4_K => row.k_quant(block, None, &block[16..144]),
+            Kind::Q5_K => row.k_quant(block, Some(&block[16..48]), &block[48..176]),
+            Kind::Q6_K => row.q6k(block),
+            other => unreachable!("{other:?} has no format: see format()"),
         }
     }
 }
@@ -66,6 +66,17 @@ fn half_at(block: &[u8], at: usize) -> f32 {
 }
 
 impl Row {
+    /// Appends the row's numbers to `to`.
+    pub fn numbers(&self, format: Format, to: &mut Vec<f32>) {
+        for (index, q) in self.q.chunks_exact(format.block).enumerate() {
+            let scale = self.scale[index];
+            match format.zero {
+                Some(zero) => to.extend(q.iter().map(|&q| scale * (f32::from(q) - f32::from(zero)))),
+                None => to.extend(q.iter().map(|&q| scale * f32::from(q) + self.min[index])),
+            }
+        }
+    }
+
     /// Q4_0 to Q5_1: scale, perhaps a minimum, perhaps fifth bits, then 16 bytes with numbers i and i + 16.
     fn half_bytes(&mut self, block: &[u8], min: Option<usize>, fifth: Option<usize>, low: usize) {
         self.scale.push(half_at(block, 0));
@@ -117,44 +128,6 @@ impl Row {
                     low.iter().zip(high).map(|(low, high)| {
                         (low >> (quarter / 2 * 4) & 15) | (high >> (quarter * 2) & 3) << 4
                     }),
-                );
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_core::quantized::QTensor;
-    use candle_core::{Device, Tensor};
-
-    #[test]
-    fn every_format_unpacks_to_what_candle_dequantises() {
-        use GgmlDType::*;
-        let source = Tensor::randn(0f32, 1.0, (3, 512), &Device::Cpu).unwrap();
-        for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
-            let quantised = QTensor::quantize(&source, dtype).unwrap();
-            let expected: Vec<f32> = quantised
-                .dequantize(&Device::Cpu)
-                .unwrap()
-                .flatten_all()
-                .unwrap()
-                .to_vec1()
-                .unwrap();
-            let format = format(dtype).unwrap();
-            let mut row = Row::default();
-            unpack(dtype, &quantised.data().unwrap(), &mut row);
-            assert_eq!(row.q.len(), expected.len());
-            for (i, expected) in expected.iter().enumerate() {
-                let scale = row.scale[i / format.block];
-                let w = match format.zero {
-                    Some(zero) => scale * (f32::from(row.q[i]) - f32::from(zero)),
-                    None => scale * f32::from(row.q[i]) + row.min[i / format.block],
-                };
-                assert!(
-                    (w - expected).abs() <= 1e-6 * scale.abs() * 64.0,
-                    "{dtype:?} {i}: {w} {expected}"
                 );
             }
         }
