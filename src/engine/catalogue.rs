@@ -25,6 +25,7 @@ macro_rules! shipped {
 
 const SHIPPED: &[Shipped] = &[
     shipped!("candle"),
+    shipped!("burn"),
     shipped!("llamacpp", "serve.py"),
     shipped!("vllm"),
     shipped!("sglang"),
