@@ -118,6 +118,9 @@ impl Model {
         check_batch(batch, self.context, self.weights.vocabulary, |slot| {
             self.lens.get(slot).copied()
         })?;
+        if batch.is_empty() {
+            return Ok(());
+        }
         let order = order(batch);
         let ordered = || order.iter().map(|&entry| &batch[entry]);
         let tokens: Vec<i32> = ordered()
@@ -169,7 +172,7 @@ impl Model {
             entries.flat_map(|rows| {
                 (rows.position..)
                     .take(rows.tokens.len())
-                    .map(|at| (rows.slot, at))
+                    .map(move |at| (rows.slot, at))
             })
         };
         let places = rows().map(|(slot, position)| (slot * self.context + position) as i32);

@@ -91,15 +91,10 @@ pub fn serves(binary: &str, engine: &str, model: &Path) {
     }
     let (_, props) = server.get("/props");
     let props: serde_json::Value = serde_json::from_str(&props).expect("a JSON page");
-    assert_eq!(
-        (
-            &props["engine"],
-            &props["parallel"],
-            &props["context"],
-            &props["threads"]
-        ),
-        (&engine.into(), &3.into(), &256.into(), &2.into())
-    );
+    assert_eq!(props["engine"], engine);
+    for (key, value) in [("parallel", 3), ("context", 256), ("threads", 2)] {
+        assert_eq!(props[key], value, "{key}");
+    }
     let complete = |prompt: &str| {
         let body = serde_json::json!({"model": props["model"], "prompt": prompt, "max_tokens": 12, "temperature": 0,
             "ignore_eos": true});
