@@ -98,13 +98,9 @@ pub enum Command {
     /// Measure this machine's client error, and the highest rate it holds, against the built-in reference server
     Calibrate(Calibrate),
     /// Print a run's tables again, also of a run that was killed
-    Report {
-        /// The run's folder
-        run: PathBuf,
-        /// What to print
-        #[arg(long, value_enum, default_value = "table")]
-        format: crate::profile::Format,
-    },
+    Report(Report),
+    /// Compare two runs, or engines of a run: by how much they differ, and whether it is more than chance
+    Compare(Compare),
     /// Explain a metric: definition, unit, and how other tools read it
     Explain {
         /// The metric, e.g. ttft; without it, all are listed
@@ -131,6 +127,9 @@ pub enum EngineAction {
     Install {
         /// The engine
         name: String,
+        /// Convert this model for it too, which its first use would do
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
     },
     /// Start an engine, ask it for a few answers, tell what it does with what it is asked, and stop it
     Check {
@@ -163,6 +162,25 @@ pub enum ModelAction {
     },
 }
 
+/// An earlier run, shown again.
+#[derive(Debug, Clone, Args)]
+pub struct Report {
+    /// The run's folder, or `last`
+    pub run: PathBuf,
+    /// What to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: crate::profile::Format,
+    /// Write the results in these forms too, into the run's folder `export/`
+    #[arg(long, value_enum, value_name = "FORM,...", value_delimiter = ',')]
+    pub export: Vec<crate::profile::Export>,
+    /// What an hour of the server costs, in your currency: adds the cost of a million output tokens
+    #[arg(long, value_name = "PRICE", value_parser = crate::profile::price)]
+    pub price_per_hour: Option<f64>,
+    /// The engine that the others' costs are held against
+    #[arg(long, value_name = "ENGINE", requires = "price_per_hour")]
+    pub baseline: Option<String>,
+}
+
 /// A server to be run in the foreground.
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
@@ -180,6 +198,41 @@ pub struct Serve {
     /// How the engine is started.
     #[command(flatten)]
     pub server: crate::profile::ServerSettings,
+}
+
+/// A comparison of runs.
+#[derive(Debug, Clone, Args)]
+pub struct Compare {
+    /// Baseline and candidate: a run's folder, its name under results/, last or last~1, each with :ENGINE where it had
+    /// several. One run alone: its engines
+    #[arg(required = true, num_args = 1..=2, value_name = "RUN")]
+    pub runs: Vec<String>,
+    /// Compare only these engines; of one run, the first is the baseline
+    #[arg(long, alias = "engines", value_name = "NAME,...", value_delimiter = ',')]
+    pub engine: Vec<String>,
+    /// Compare only these metrics, e.g. output_tps,ttft_p99: fewer comparisons see smaller differences
+    #[arg(long, value_name = "METRIC,...", value_delimiter = ',')]
+    pub metric: Vec<String>,
+    /// Exit with 3 on a real change beyond this, e.g. "ttft_p99 > +5%" or "output_tps < -3%"; may be given again
+    #[arg(long, value_name = "EXPRESSION")]
+    pub fail_on: Vec<String>,
+    /// Compare runs of different loads, models, machines or versions too
+    #[arg(long, alias = "force")]
+    pub anyway: bool,
+    /// What to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: CompareFormat,
+}
+
+/// The form of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompareFormat {
+    /// Tables for a terminal
+    Table,
+    /// JSON
+    Json,
+    /// Tables for a pull request
+    Markdown,
 }
 
 /// A calibration of the client.
@@ -265,7 +318,15 @@ mod tests {
     fn help_is_as_it_was_read_last() {
         let mut command = Cli::command().term_width(110);
         insta::assert_snapshot!("help", command.render_help());
-        for name in ["engines", "serve", "calibrate", "report", "explain", "models"] {
+        for name in [
+            "engines",
+            "serve",
+            "calibrate",
+            "report",
+            "compare",
+            "explain",
+            "models",
+        ] {
             let subcommand = command.find_subcommand_mut(name).expect("it is in the enum");
             insta::assert_snapshot!(
                 format!("help_{name}"),
@@ -310,6 +371,8 @@ mod tests {
             "loadtest --goodput tftt:500",
             "loadtest --format yaml",
             "loadtest report",
+            "loadtest compare",
+            "loadtest compare a b c",
             "loadtest --users 4 engines",
             "loadtest calibrate --rate 0",
             "loadtest calibrate --duration 10m",

@@ -1,5 +1,7 @@
 //! What `loadtest` does besides load tests: engines, models, calibration, reports, explanations, and serving.
 
+mod compare;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -7,13 +9,15 @@ use tabled::builder::Builder;
 use tabled::settings::peaker::Priority;
 use tabled::settings::{Style, Width};
 
+pub use compare::compare;
+
 use crate::calibrate;
-use crate::cli::{Calibrate, EngineAction, ModelAction, Serve, TableFormat};
+use crate::cli::{Calibrate, EngineAction, ModelAction, Report, Serve, TableFormat};
 use crate::engine::{self, Findings, Kind, Listed, Progress as _, Recipe, Running, Settings};
 use crate::measure::definition::{self, Definition};
-use crate::measure::{find, open};
+use crate::measure::result::Price;
+use crate::measure::{fill_cost, find, open};
 use crate::model;
-use crate::profile::Format;
 use crate::report::{self, Progress, Show};
 use crate::run::{self, Ending, Interrupt, Shown, Usage, format};
 
@@ -34,8 +38,12 @@ pub fn engines(
     match action {
         None => list(format)?,
         Some(EngineAction::List { format }) => list(*format)?,
-        Some(EngineAction::Install { name }) => {
-            let program = engine::install(&run::recipe(name, None)?, &status)?;
+        Some(EngineAction::Install { name, model }) => {
+            let recipe = run::recipe(name, None)?;
+            let program = engine::install(&recipe, &status)?;
+            if let Some(model) = model {
+                run::have(&recipe, &run::model(Some(model), &progress)?, &progress)?;
+            }
             let version = program
                 .version
                 .map_or_else(String::new, |version| format!(" {version}"));
@@ -56,8 +64,9 @@ pub fn engines(
                 _ => {
                     let model = run::model(model.as_deref(), &progress)?;
                     let log = tempfile_dir()?.join(format!("engine-{name}.log"));
-                    let settings = Settings::new(&model.path, &model.name, log);
-                    Some((engine::ensure(&recipe, &status)?, settings))
+                    let had = run::have(&recipe, &model, &progress)?;
+                    let settings = Settings::new(&had.model, &model.name, log);
+                    Some((had.program, settings))
                 }
             };
             let checked = block_on(interrupt, async {
@@ -212,9 +221,9 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let status = Shown::on(&progress);
     let recipe = run::recipe(&serve.engine, serve.server.command.as_deref())?;
     let model = run::model(serve.model.as_deref(), &progress)?;
-    let program = engine::ensure(&recipe, &status)?;
+    let had = run::have(&recipe, &model, &progress)?;
     let mut settings = Settings::new(
-        &model.path,
+        &had.model,
         &model.name,
         tempfile_dir()?.join(format!("engine-{}.log", recipe.name)),
     );
@@ -229,10 +238,11 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let threads = || u32::try_from(cpus).unwrap_or(u32::MAX);
     settings.threads = serve.server.threads.unwrap_or_else(threads);
     settings.weights = serve.server.weights.clone();
+    settings.device = serve.server.device.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();
     let ended = block_on(interrupt, async {
-        let running = engine::start(&recipe, &program, &settings, &status).await?;
+        let running = engine::start(&recipe, &had.program, &settings, &status).await?;
         report::print(&format!(
             "{} serves {} at {}/v1 (its log: {}; Ctrl-C stops it)\n",
             recipe.name,
@@ -303,16 +313,30 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
 /// `loadtest report RUN`.
 ///
 /// # Errors
-/// There is no such run, or its files are broken.
-pub fn report(run: &Path, as_format: Format) -> anyhow::Result<Ending> {
-    let dir = find(Path::new("results"), &run.to_string_lossy())?;
-    let result = open(&dir)?;
+/// There is no such run, or its files are broken; [`Usage`] for a baseline that is none of its engines.
+pub fn report(asked: &Report) -> anyhow::Result<Ending> {
+    let dir = find(Path::new("results"), &asked.run.to_string_lossy())?;
+    let mut result = open(&dir)?;
+    if let Some(per_hour) = asked.price_per_hour {
+        let known = |name: &String| result.engines.iter().any(|engine| engine.name == *name);
+        if let Some(unknown) = asked.baseline.as_ref().filter(|name| !known(name)) {
+            return Err(Usage(anyhow::anyhow!("--baseline: the run has no engine `{unknown}`")).into());
+        }
+        let baseline = asked.baseline.clone();
+        result.price = Some(Price { per_hour, baseline });
+        fill_cost(&mut result);
+    }
+    let written = report::export(&result, &dir, &run::exports(&asked.export))
+        .with_context(|| format!("cannot export to {}", dir.display()))?;
     report::print(&report::render(
         &result,
-        format(as_format),
+        format(asked.format),
         report::terminal_width(),
         Some(&dir),
     ))?;
+    for path in written {
+        eprintln!("wrote {}", path.display());
+    }
     Ok(Ending::Done)
 }
 

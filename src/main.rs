@@ -24,7 +24,8 @@ fn main() -> ExitCode {
         Some(Command::Engines { action, format }) => commands::engines(action.as_ref(), *format, &interrupt),
         Some(Command::Calibrate(calibrate)) => commands::calibrate(calibrate, &interrupt),
         Some(Command::Serve(serve)) => commands::serve(serve, &interrupt),
-        Some(Command::Report { run, format }) => commands::report(run, *format),
+        Some(Command::Report(report)) => commands::report(report),
+        Some(Command::Compare(compare)) => commands::compare(compare),
         Some(Command::Explain { metric }) => commands::explain(metric.as_deref()),
         Some(Command::Models { action }) => commands::models(action.as_ref()),
     };

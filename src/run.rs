@@ -6,6 +6,7 @@ mod display;
 mod engines;
 mod interrupt;
 mod shown;
+mod stable;
 mod step;
 mod subject;
 
@@ -14,10 +15,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::cli;
-use crate::measure::result::{RunResult, Status, Verdict};
+use crate::measure::result::{Price, RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
 use crate::profile::Profile;
-use crate::report::{self, Progress, Show};
+use crate::report::{self, Overview, Progress, Show};
 use crate::telemetry::Machine;
 
 use calibration::When;
@@ -28,7 +29,7 @@ pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
 
-pub use engines::{format, recipe};
+pub use engines::{exports, format, have, recipe};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,10 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let recipes = engines::recipes(&profile)?;
     let subject = Subject::resolve(&profile, &recipes, &progress)?;
 
+    let progress = progress.on_dashboard(overview(&profile, &subject, &recipes), {
+        let interrupt = interrupt.clone();
+        move || interrupt.ask()
+    });
     let clock = Clock::start();
     let mut store = open_store(&profile, &recipes, &subject)?;
     let bench = step::Bench {
@@ -88,6 +93,9 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     };
     calibration::calibrate(&bench, &mut store, When::Before)?;
     for (number, turn) in profile.turns(recipes.len()).iter().enumerate() {
+        if stable::turn_over(&profile, &recipes[turn.engine].name, turn, &store.run().steps) {
+            continue;
+        }
         if number > 0 {
             engines::cool_down(&bench);
         }
@@ -102,16 +110,25 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         calibration::calibrate(&bench, &mut store, When::After)?;
     }
 
+    for note in stable::notes(&profile, store.run()) {
+        store.note(note);
+    }
+    drop(progress);
     let dir = store.dir().to_owned();
     let status = status(&store, interrupt);
     let result = store.finish(status)?;
+    let forms = exports(&profile.report.export);
+    report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
     print(&profile, &result, &dir)?;
     Ok(ending(&profile, &result))
 }
 
 /// The profile with the flags over it.
 fn load_profile(flags: &cli::Run) -> anyhow::Result<Profile> {
-    Profile::load(flags.profile.as_deref(), &flags.settings).map_err(|error| Usage(error.into()).into())
+    let profile =
+        Profile::load(flags.profile.as_deref(), &flags.settings).map_err(|error| Usage(error.into()))?;
+    stable::check(&profile)?;
+    Ok(profile)
 }
 
 /// The run's folder, with all that is known before anything is measured.
@@ -130,6 +147,10 @@ fn open_store(
     }
     run.model = subject.describe();
     run.engines = recipes.iter().map(engines::describe).collect();
+    run.price = profile.report.price_per_hour.map(|per_hour| Price {
+        per_hour,
+        baseline: profile.report.baseline.clone(),
+    });
     run.notes.extend(subject.note());
     run.notes.extend(engines::notes(profile, recipes));
     let root = profile
@@ -138,6 +159,23 @@ fn open_store(
         .clone()
         .unwrap_or_else(|| PathBuf::from("results"));
     Ok(Store::create(&root, run)?)
+}
+
+/// What the dashboard says of the run before it begins.
+fn overview(profile: &Profile, subject: &Subject, recipes: &[crate::engine::Recipe]) -> Overview {
+    let model = subject
+        .name()
+        .map_or_else(String::new, |name| format!(", model {name}"));
+    let step_time = profile
+        .extent
+        .duration
+        .map(|window| profile.ramp + profile.warmup.duration + window);
+    Overview {
+        title: format!("loadtest: profile {}{model}", profile.name),
+        engines: recipes.iter().map(|recipe| recipe.name.clone()).collect(),
+        steps: profile.steps().len() * recipes.len(),
+        step_time,
+    }
 }
 
 fn status(store: &Store, interrupt: &Interrupt) -> Status {

@@ -10,11 +10,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("telemetry", &[]),
     ("engine", &["telemetry"]),
-    ("measure", &["profile"]),
+    ("stats", &[]),
+    ("measure", &["profile", "stats"]),
     ("client", &["measure", "profile"]),
     ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
-    ("report", &["measure"]),
+    ("compare", &["measure", "stats"]),
+    ("report", &["compare", "measure", "stats"]),
     ("cli", &["profile"]),
 ];
 

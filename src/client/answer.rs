@@ -174,6 +174,9 @@ impl Seen {
                 .and_then(|usage| count(usage.completion_tokens))
                 .unwrap_or(0);
             let lag_ns = arrival.lag_ns();
+            if lag_ns > 0 {
+                live.read_late(arrival.read_ns, u64::from(lag_ns));
+            }
             match trace.push(OutputEvent {
                 at_ns: arrival.at_ns,
                 lag_ns,

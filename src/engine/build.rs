@@ -189,9 +189,10 @@ pub(super) fn watched(
         // Both readers end with the command, whose end its own `wait` tells last.
         while !(errors.is_finished() && output.is_finished()) {
             if said.is_none_or(|at| at.elapsed() >= SPEAK_EVERY) {
+                let step = lock(&step).clone();
+                let between = if step.is_empty() { "" } else { ": " };
                 progress.status(&format!(
-                    "{what}: {} ({} s)",
-                    lock(&step),
+                    "{what}{between}{step} ({} s)",
                     started.elapsed().as_secs()
                 ));
                 said = Some(Instant::now());

@@ -8,17 +8,23 @@ use super::recipe::{Recipe, RecipeError, nearest};
 /// A recipe that is part of this program, with the files beside it.
 struct Shipped {
     name: &'static str,
+    path: &'static str,
     recipe: &'static str,
     files: &'static [(&'static str, &'static str)],
 }
 
-/// The recipe in `servers/NAME`, and the files beside it that an installation needs.
+/// The recipe in `servers/NAME`, and the files beside it that an installation or a conversion needs; for one of several
+/// recipes in a folder, `NAME: FOLDER, RECIPE`.
 macro_rules! shipped {
     ($name:literal $(, $file:literal)*) => {
+        shipped!($name: $name, "engine.toml" $(, $file)*)
+    };
+    ($name:literal: $folder:literal, $recipe:literal $(, $file:literal)*) => {
         Shipped {
             name: $name,
-            recipe: include_str!(concat!("../../servers/", $name, "/engine.toml")),
-            files: &[$(($file, include_str!(concat!("../../servers/", $name, "/", $file)))),*],
+            path: concat!("servers/", $folder, "/", $recipe),
+            recipe: include_str!(concat!("../../servers/", $folder, "/", $recipe)),
+            files: &[$(($file, include_str!(concat!("../../servers/", $folder, "/", $file)))),*],
         }
     };
 }
@@ -27,10 +33,13 @@ const SHIPPED: &[Shipped] = &[
     shipped!("candle"),
     shipped!("burn"),
     shipped!("llamacpp", "serve.py"),
+    shipped!("pytorch": "transformers", "engine.toml", "serve.py", "convert.py"),
+    shipped!("pytorch-cb": "transformers", "engine-cb.toml", "serve.py", "convert.py"),
     shipped!("vllm"),
     shipped!("sglang"),
     shipped!("tgi"),
     shipped!("ollama"),
+    shipped!("lmrs", "convert.py"),
     shipped!("lmstudio"),
     shipped!("uzu"),
     shipped!("command"),
@@ -45,8 +54,7 @@ const SHIPPED: &[Shipped] = &[
 pub fn recipes() -> Result<Vec<Recipe>, RecipeError> {
     let mut all = Vec::new();
     for shipped in SHIPPED {
-        let file = format!("servers/{}/engine.toml", shipped.name);
-        all.push(Recipe::parse(shipped.recipe, &file, None)?);
+        all.push(Recipe::parse(shipped.recipe, shipped.path, None)?);
     }
     let checkout = checkout().map(|root| root.join("servers"));
     let user = dirs::config_dir().map(|dir| dir.join("loadtest/servers"));
@@ -80,14 +88,16 @@ pub fn recipe(name: &str) -> Result<Recipe, RecipeError> {
 
 /// The recipes in the sub-folders of `folder`, by name.
 fn in_folder(folder: &Path) -> Result<Vec<Recipe>, RecipeError> {
-    let mut files: Vec<PathBuf> = match fs::read_dir(folder) {
-        Ok(entries) => entries
-            .flatten()
-            .map(|entry| entry.path().join("engine.toml"))
-            .collect(),
-        Err(_) => return Ok(Vec::new()),
+    let inside = |dir: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
     };
-    files.retain(|file| file.is_file());
+    let is_recipe = |file: &PathBuf| {
+        let name = file.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("engine") && name.ends_with(".toml")) && file.is_file()
+    };
+    let mut files: Vec<PathBuf> = inside(folder).iter().flat_map(|dir| inside(dir)).collect();
+    files.retain(is_recipe);
     files.sort();
     files
         .iter()
@@ -153,7 +163,8 @@ mod tests {
             let recipe = parsed(shipped);
             assert_eq!(recipe.name, shipped.name);
             let files = recipe.install.iter().flat_map(|install| &install.files);
-            for file in files {
+            let converters = recipe.convert.iter().flat_map(|convert| &convert.files);
+            for file in files.chain(converters) {
                 file_beside(&recipe, file).unwrap();
             }
         }
@@ -173,10 +184,20 @@ mod tests {
             let wanted = match (recipe.kind, here) {
                 (_, false) => "it runs on",
                 (Kind::Command, true) => "--command",
+                (Kind::Bridge, true) => "name the program in",
                 _ => "type `",
             };
             assert!(message.contains(wanted), "{}: {message}", recipe.name);
         }
+    }
+
+    #[test]
+    fn flavours_of_one_engine_share_its_environment_and_its_conversions() {
+        let [plain, batching] = ["pytorch", "pytorch-cb"].map(|name| recipe(name).unwrap());
+        assert_eq!(
+            (plain.install, plain.convert, plain.dialect),
+            (batching.install, batching.convert, batching.dialect)
+        );
     }
 
     #[test]
@@ -186,7 +207,7 @@ mod tests {
             .filter(|shipped| parsed(shipped).dialect.ignore_eos.is_none())
             .map(|shipped| shipped.name)
             .collect();
-        assert_eq!(without, ["tgi", "ollama", "lmstudio", "uzu"]);
+        assert_eq!(without, ["tgi", "ollama", "lmrs", "lmstudio", "uzu"]);
     }
 
     #[test]

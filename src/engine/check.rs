@@ -82,6 +82,11 @@ impl Asker<'_> {
         self.recipe.dialect.ignore_eos.as_deref().unwrap_or("ignore_eos")
     }
 
+    /// What that field is set to.
+    pub fn ignores_eos_with(&self) -> Value {
+        json!(self.recipe.dialect.ignore_eos_value)
+    }
+
     /// Sends one streamed, greedy chat request of at most [`TOKENS`] tokens with these fields changed, `null` being
     /// left out.
     pub async fn ask(&self, changes: &[(&str, Value)]) -> Result<Findings, EngineError> {
@@ -97,7 +102,7 @@ impl Asker<'_> {
             body["stream_options"] = json!({ "include_usage": true });
         }
         if let Some(field) = &dialect.ignore_eos {
-            body[field] = json!(true);
+            body[field] = json!(dialect.ignore_eos_value);
         }
         for (name, value) in &dialect.extra {
             body[name] = json!(value);

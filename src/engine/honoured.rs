@@ -144,7 +144,7 @@ async fn ignore_eos(asker: &Asker<'_>) -> Result<Verdict, EngineError> {
         .ask(&[&short[..], &[(asker.ignores_eos_by(), Value::Null)]].concat())
         .await?;
     let went_on = asker
-        .ask(&[&short[..], &[(asker.ignores_eos_by(), json!(true))]].concat())
+        .ask(&[&short[..], &[(asker.ignores_eos_by(), asker.ignores_eos_with())]].concat())
         .await?;
     Ok(match (tokens(&ended) < LONG, tokens(&went_on) < LONG) {
         _ if went_on.refused() => Verdict::Refused(went_on.status),

@@ -72,6 +72,11 @@ impl Recipe {
                 what_to_do: format!("it runs on {} only", self.platforms.join(" and ")),
             });
         }
+        if !self.engine_is_here()? {
+            return Ok(Availability::Missing {
+                what_to_do: self.what_to_do(),
+            });
+        }
         if let Some(program) = self.found()? {
             return Ok(Availability::Ready(program));
         }
@@ -83,7 +88,7 @@ impl Recipe {
                 takes: built.takes.clone(),
             });
         }
-        if let Some(install) = &self.install {
+        if let Some(install) = self.install.as_ref().filter(|install| install.possible()) {
             let how = format!(
                 "type `loadtest engines install {}` ({})",
                 self.name, install.takes
@@ -100,12 +105,26 @@ impl Recipe {
         self.platforms.is_empty() || self.platforms.iter().any(here)
     }
 
+    /// The user's own server.
+    fn users(&self) -> Result<Option<Program>, EngineError> {
+        // What a bridge's user has is the engine behind it.
+        let find = self.find.as_ref().filter(|_| self.kind != Kind::Bridge);
+        find.map_or(Ok(None), |find| on_path(self, find))
+    }
+
+    /// Whether the engine behind a bridge is on this machine; other kinds have none.
+    fn engine_is_here(&self) -> Result<bool, EngineError> {
+        match &self.find {
+            Some(find) if self.kind == Kind::Bridge => Ok(on_path(self, find)?.is_some()),
+            _ => Ok(true),
+        }
+    }
+
     /// The program as the user has it, or as it was built or shipped.
     fn found(&self) -> Result<Option<Program>, EngineError> {
-        if let Some(find) = &self.find
-            && let Some(mut program) = on_path(self, find)?
-        {
-            program.version = version(&program, &find.version_args);
+        if let Some(mut program) = self.users()? {
+            let args = self.find.as_ref().map_or(&[][..], |find| &find.version_args);
+            program.version = version(&program, args);
             return Ok(Some(program));
         }
         Ok(self
@@ -146,12 +165,9 @@ impl Recipe {
 /// # Errors
 /// What to type or do where there is none, and the end of cargo's output where the build failed.
 pub fn ensure(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, EngineError> {
-    let user = recipe
-        .find
-        .as_ref()
-        .map_or(Ok(None), |find| on_path(recipe, find))?;
     let may_build = std::env::var_os("LOADTEST_NO_BUILD").is_none();
-    if user.is_none()
+    if recipe.users()?.is_none()
+        && recipe.engine_is_here()?
         && may_build
         && let Some(how) = &recipe.build
         && let Some(package) = build::package(recipe)
@@ -232,13 +248,15 @@ pub fn list() -> Result<Vec<Listed>, EngineError> {
             .and_then(|program| program.argv.first())
             .map(PathBuf::from);
         let version = program.and_then(|program| program.version);
+        let converted = recipe.convert.is_some().then(|| "gguf (converted)".to_owned());
+        let formats = recipe.formats.into_iter().chain(converted).collect();
         Listed {
             name: recipe.name,
             kind: recipe.kind,
             state,
             version,
             path,
-            formats: recipe.formats,
+            formats,
             needs: recipe.needs,
             what_to_do,
             description: recipe.description,

@@ -1,5 +1,5 @@
-//! Who is tested: what is known of each engine ([`Recipe`]), how its program is had ([`ensure`], [`install()`]), and its
-//! server's life from start to stop ([`start`], [`attach`], [`Running`]).
+//! Who is tested: what is known of each engine ([`Recipe`]), how its program is had ([`ensure`], [`install()`]) and
+//! its model ([`convert()`]), and its server's life from start to stop ([`start`], [`attach`], [`Running`]).
 //!
 //! An engine is always another process, reached through the same socket as anyone's server.
 
@@ -7,7 +7,10 @@ mod build;
 mod catalogue;
 mod check;
 mod command;
+mod convert;
+mod environment;
 mod error;
+mod golang;
 pub mod guard;
 mod honoured;
 mod install;
@@ -22,17 +25,18 @@ mod settings;
 
 pub use catalogue::{checkout, recipe, recipes};
 pub use check::{Findings, check};
+pub use convert::{Converted, convert, is_converted};
 pub use error::EngineError;
 pub use honoured::{Parameter, Verdict};
 pub use install::install;
 pub use locate::{Availability, Listed, Program, ensure, list};
 pub use process::{Exit, this_program};
 pub use recipe::{
-    Build, Dialect, Find, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready, Recipe, RecipeError,
-    Serve,
+    Build, Convert, Dialect, Find, Fixed, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready,
+    Recipe, RecipeError, Serve,
 };
 pub use server::{Running, attach, start};
-pub use settings::{Effective, Settings};
+pub use settings::{Effective, Sampling, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.
 pub trait Progress: Sync {

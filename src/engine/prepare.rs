@@ -7,7 +7,7 @@ use std::process::Stdio;
 use super::build::TAIL_LINES;
 use super::recipe::{Recipe, fill};
 use super::settings::Settings;
-use super::{EngineError, Program, install};
+use super::{EngineError, Program, environment};
 
 /// A recipe's command lines, its placeholders filled.
 pub(super) struct Commands {
@@ -27,7 +27,7 @@ impl Commands {
         settings: &Settings,
         port: u16,
     ) -> Result<Commands, EngineError> {
-        let values = settings.values(port, &install::folder(recipe)?);
+        let values = settings.values(port, &environment::folder(recipe)?);
         let filled = |words: &[String]| -> Vec<OsString> {
             let words = words.iter().map(|word| fill(word, &values).into());
             program.argv.iter().cloned().chain(words).collect()
@@ -36,7 +36,11 @@ impl Commands {
             Some(_) => &recipe.serve.weights_args[..],
             None => &[],
         };
-        let mut serve = filled(&[&recipe.serve.args[..], weights].concat());
+        let device = match settings.device {
+            Some(_) => &recipe.serve.device_args[..],
+            None => &[],
+        };
+        let mut serve = filled(&[&recipe.serve.args[..], weights, device].concat());
         serve.extend(settings.extra_args.iter().map(OsString::from));
         let variables = recipe.serve.env.iter();
         write_files(recipe, &values)?;

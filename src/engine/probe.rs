@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::reason;
 use super::recipe::{Probe, ReadBack, Ready, Recipe, fill};
-use super::settings::Effective;
+use super::settings::{Effective, Sampling};
 
 /// How long a server may take for a page that needs no model.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -107,7 +107,7 @@ impl Control {
     }
 
     /// Whether the model answers by now.
-    pub async fn answers(&self, recipe: &Recipe, model_name: &str) -> Answer {
+    pub async fn answers(&self, recipe: &Recipe, model_name: &str, sampling: Sampling) -> Answer {
         let name = match recipe.dialect.listed_name {
             true => self.name(model_name).await,
             false => model_name.to_owned(),
@@ -119,7 +119,7 @@ impl Control {
         };
         let mut answer = Answer::NotYet(String::new());
         for endpoint in endpoints {
-            answer = self.token(recipe, &name, *endpoint).await;
+            answer = self.token(recipe, &name, *endpoint, sampling).await;
             if !matches!(answer, Answer::Refused(..)) {
                 break;
             }
@@ -134,8 +134,16 @@ impl Control {
     }
 
     /// Asks one endpoint for one token.
-    async fn token(&self, recipe: &Recipe, name: &str, endpoint: Endpoint) -> Answer {
-        let (path, body) = one_token(recipe, name, endpoint);
+    async fn token(&self, recipe: &Recipe, name: &str, endpoint: Endpoint, sampling: Sampling) -> Answer {
+        let (path, mut body) = one_token(recipe, name, endpoint);
+        if recipe.ready.sampling {
+            let fields = [("temperature", sampling.temperature), ("top_p", sampling.top_p)];
+            for (field, value) in fields {
+                if let Some(value) = value {
+                    body[field] = json!(value);
+                }
+            }
+        }
         let response = match self.post(path, &body).await {
             Ok(response) => response,
             Err(error) => return Answer::NotYet(reason(&error)),

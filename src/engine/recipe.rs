@@ -43,7 +43,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Where a program of the user's may be.
+/// Where a program of the user's may be: the engine's server or, for a bridge, what its server stands in front of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Find {
@@ -77,14 +77,45 @@ pub struct Build {
     pub takes: String,
 }
 
-/// How the engine is installed into a private Python environment.
+/// How the engine is installed into a folder of its own: by pip into a private Python environment, or by Go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Install {
     /// What `pip install` is given.
+    #[serde(default)]
     pub packages: Vec<String>,
-    /// The program that results; `{python}` is the environment's interpreter, `{dir}` the environment's folder.
+    /// What `go install` is given, in place of `packages`: a package with its version. It goes to `{dir}/bin`.
+    pub go: Option<String>,
+    /// Environment of `go install`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Systems that it can be installed on, as Rust calls them; empty: any.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// The program that results; `{python}` is the environment's interpreter, `{dir}` the folder.
     pub program: Vec<String>,
+    /// Files beside the recipe that go into the folder.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
+    /// What it costs, for people: minutes and disk.
+    pub takes: String,
+    /// The name of the environment; the engine's own, unless engines share one.
+    pub environment: Option<String>,
+}
+
+/// How a GGUF is converted for an engine that reads none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Convert {
+    /// The form that results.
+    pub to: String,
+    /// What `pip install` is given for a Python environment of the converter's own; none: the engine's is used.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// What converts `{model}` to files in the folder `{out}`, which `{model}` then is to the server; `{python}` and
+    /// `{dir}` as in [`Install`]. The last line that it prints may be a JSON object with what it wrote: `format` and
+    /// `bits_per_weight`.
+    pub command: Vec<String>,
     /// Files beside the recipe that go into the environment's folder.
     #[serde(default)]
     pub files: Vec<PathBuf>,
@@ -100,6 +131,8 @@ pub struct Serve {
     pub args: Vec<String>,
     /// Arguments added when the user chose a form for the weights.
     pub weights_args: Vec<String>,
+    /// Arguments added when the user chose a device.
+    pub device_args: Vec<String>,
     /// Environment, with placeholders.
     pub env: BTreeMap<String, String>,
     /// Files written before the start: path and text, both with placeholders.
@@ -132,6 +165,8 @@ pub struct Ready {
     pub else_path: Option<String>,
     /// Where the one token is asked for.
     pub probe: Probe,
+    /// The server samples all its answers as its first request asked: that one is asked as the load's will be.
+    pub sampling: bool,
     /// Seconds until the server is given up.
     pub timeout_s: u64,
     /// Seconds between SIGTERM and SIGKILL when it is stopped.
@@ -144,6 +179,7 @@ impl Default for Ready {
             path: None,
             else_path: None,
             probe: Probe::default(),
+            sampling: false,
             timeout_s: 600,
             stop_grace_s: 5,
         }
@@ -171,11 +207,15 @@ pub struct Dialect {
     /// The server names its model itself: where `/v1/models` does not list the name that it was started with, the
     /// first name that it lists is the model's.
     pub listed_name: bool,
+    /// The server calls its model by the path that it was started with.
+    pub path_as_name: bool,
     /// The field that bounds the output: `max_tokens` or `max_completion_tokens`.
     pub max_tokens: String,
     /// The field that makes the server go on past the end-of-sequence token; `false` in the file: it has none.
     #[serde(deserialize_with = "field_or_false")]
     pub ignore_eos: Option<String>,
+    /// What that field is set to.
+    pub ignore_eos_value: toml::Value,
     /// Whether `stream_options: {include_usage: true}` is understood.
     pub include_usage: bool,
     /// Whether the stream ends with `data: [DONE]`.
@@ -200,8 +240,10 @@ impl Default for Dialect {
         Dialect {
             model: "{model_name}".into(),
             listed_name: false,
+            path_as_name: false,
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
+            ignore_eos_value: toml::Value::Boolean(true),
             include_usage: true,
             done: true,
             extra: BTreeMap::new(),
@@ -229,6 +271,14 @@ pub struct ReadBack {
     pub weights_bytes: Option<String>,
 }
 
+/// Settings that a server has whatever it is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fixed {
+    /// Sequences served at once.
+    pub parallel: Option<u32>,
+}
+
 /// Where the server's Prometheus metrics are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -247,7 +297,7 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What `--engine` calls it; also the name of its folder.
+    /// What `--engine` calls it.
     pub name: String,
     /// What people call it.
     pub title: String,
@@ -271,6 +321,8 @@ pub struct Recipe {
     pub build: Option<Build>,
     /// How it is installed.
     pub install: Option<Install>,
+    /// How a GGUF is converted for it.
+    pub convert: Option<Convert>,
     /// How it is started.
     #[serde(default)]
     pub serve: Serve,
@@ -282,6 +334,9 @@ pub struct Recipe {
     pub dialect: Dialect,
     /// Where it tells its settings.
     pub effective: Option<ReadBack>,
+    /// Settings that it has whatever it is told.
+    #[serde(default)]
+    pub fixed: Fixed,
     /// Where its metrics are.
     pub metrics: Option<Metrics>,
     /// The folder that the recipe's relative paths start from; none for a shipped recipe outside a checkout.

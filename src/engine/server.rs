@@ -115,15 +115,7 @@ pub async fn start(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Running, EngineError> {
-    let takes_weights = recipe.serve.args.iter().any(|word| word.contains("{weights}"));
-    if settings.weights.is_some() && recipe.serve.weights_args.is_empty() && !takes_weights {
-        let (what, key) = ("the form of its weights", "serve.weights_args");
-        return Err(EngineError::Unsupported {
-            engine: recipe.name.clone(),
-            what,
-            key,
-        });
-    }
+    told_all(recipe, settings)?;
     settings.readable_by(recipe)?;
     let mut tries = 0;
     loop {
@@ -139,6 +131,24 @@ pub async fn start(
             other => return other,
         }
     }
+}
+
+/// Refuses a setting that the recipe has no way to pass on.
+fn told_all(recipe: &Recipe, settings: &Settings) -> Result<(), EngineError> {
+    let takes = |placeholder: &str, more: &[String]| {
+        !more.is_empty() || recipe.serve.args.iter().any(|word| word.contains(placeholder))
+    };
+    let (weights, device) = (&recipe.serve.weights_args, &recipe.serve.device_args);
+    let untold = match (&settings.weights, &settings.device) {
+        (Some(_), _) if !takes("{weights}", weights) => ("the form of its weights", "serve.weights_args"),
+        (_, Some(_)) if !takes("{device}", device) => ("its device", "serve.device_args"),
+        _ => return Ok(()),
+    };
+    Err(EngineError::Unsupported {
+        engine: recipe.name.clone(),
+        what: untold.0,
+        key: untold.1,
+    })
 }
 
 /// A port of the loopback interface that nobody listens on: `wanted`, or any.
@@ -206,10 +216,7 @@ async fn start_on(
         }
     };
     let load = started.elapsed();
-    let effective = match &recipe.effective {
-        Some(how) => control.effective(how).await,
-        None => Effective::default(),
-    };
+    let effective = effective(&control, recipe).await;
     Ok(Running {
         engine: recipe.name.clone(),
         base_url,
@@ -243,7 +250,10 @@ async fn ready(
             preparation.run(&recipe.name).await?;
         }
         loop {
-            match control.answers(recipe, &settings.model_name).await {
+            match control
+                .answers(recipe, &settings.asked_for(recipe), settings.sampling)
+                .await
+            {
                 Answer::Ready(name) => return Ok(name),
                 Answer::Refused(status, body) => {
                     return Err(EngineError::Refused {
@@ -289,6 +299,18 @@ async fn ready(
 /// Replaces the note, and gives back what it was.
 fn set(note: &Mutex<String>, to: String) -> String {
     std::mem::replace(&mut note.lock().unwrap_or_else(PoisonError::into_inner), to)
+}
+
+/// The settings that the server tells, or that it is known to have.
+async fn effective(control: &Control, recipe: &Recipe) -> Effective {
+    let told = match &recipe.effective {
+        Some(how) => control.effective(how).await,
+        None => Effective::default(),
+    };
+    Effective {
+        parallel: told.parallel.or(recipe.fixed.parallel),
+        ..told
+    }
 }
 
 fn control(url: &str, api_key: Option<String>) -> Result<Control, EngineError> {
@@ -341,10 +363,7 @@ pub async fn attach(
             )));
         }
     };
-    let effective = match &recipe.effective {
-        Some(how) => control.effective(how).await,
-        None => Effective::default(),
-    };
+    let effective = effective(&control, recipe).await;
     Ok(Running {
         engine: recipe.name.clone(),
         base_url,

@@ -10,6 +10,15 @@ use super::EngineError;
 use super::process::this_program;
 use super::recipe::Recipe;
 
+/// How the load's requests will be sampled; what is `None` is left to the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sampling {
+    /// Sampling temperature; 0 is greedy.
+    pub temperature: Option<f64>,
+    /// Sample from this share of the probability.
+    pub top_p: Option<f64>,
+}
+
 /// What a server is told at its start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -27,6 +36,10 @@ pub struct Settings {
     pub cpus: Option<Vec<usize>>,
     /// The form to keep the weights in; none: the engine chooses.
     pub weights: Option<String>,
+    /// What it computes on, in the engine's words; none: the engine chooses.
+    pub device: Option<String>,
+    /// How requests will be sampled, for servers that must know it at once.
+    pub sampling: Sampling,
     /// Arguments of the user's, added at the end.
     pub extra_args: Vec<String>,
     /// The port; none: a free one.
@@ -54,6 +67,8 @@ impl Settings {
             threads: 1,
             cpus: None,
             weights: None,
+            device: None,
+            sampling: Sampling::default(),
             extra_args: Vec::new(),
             port: None,
             log: log.into(),
@@ -62,11 +77,24 @@ impl Settings {
         }
     }
 
+    /// The model, as the server is told of it.
+    fn model_path(&self) -> String {
+        let model = std::path::absolute(&self.model).unwrap_or_else(|_| self.model.clone());
+        model.display().to_string()
+    }
+
+    /// What requests are to call the model: its name, or the path that the server is told.
+    pub(super) fn asked_for(&self, recipe: &Recipe) -> String {
+        match recipe.dialect.path_as_name {
+            true => self.model_path(),
+            false => self.model_name.clone(),
+        }
+    }
+
     /// What stands for the placeholders of a recipe.
     pub(super) fn values(&self, port: u16, dir: &Path) -> Vec<(&'static str, String)> {
-        let model = std::path::absolute(&self.model).unwrap_or_else(|_| self.model.clone());
         vec![
-            ("model", model.display().to_string()),
+            ("model", self.model_path()),
             ("model_name", self.model_name.clone()),
             ("host", Ipv4Addr::LOCALHOST.to_string()),
             ("port", port.to_string()),
@@ -78,6 +106,7 @@ impl Settings {
             ),
             ("threads", self.threads.to_string()),
             ("weights", self.weights.clone().unwrap_or_default()),
+            ("device", self.device.clone().unwrap_or_default()),
             ("log", self.log.display().to_string()),
             ("dir", dir.display().to_string()),
         ]

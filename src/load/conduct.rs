@@ -345,6 +345,7 @@ impl Timeline {
                 second.failed = counts.failed;
                 second.ttft_ns = counts.ttft_ns;
                 second.itl_ns = counts.itl_ns;
+                second.gaps = counts.gaps;
             }
             self.next_s += 1;
         }

@@ -236,6 +236,78 @@ pub const DEFINITIONS: &[Definition] = &[
         "",
     ),
     define(
+        "linear_up_to",
+        "linear up to",
+        "users",
+        "The most users up to which every step had at least 90 % of the throughput per user of the step with the fewest.",
+        "",
+    ),
+    define(
+        "knee",
+        "knee",
+        "users",
+        "The step with the most power, throughput over response time (Kleinrock, Power and deterministic rules of thumb, \
+         1979; Jain, The Art of Computer Systems Performance Analysis, 1991, 3.3). Users who wait for nothing but answers \
+         make throughput times response time their number, so that power is throughput squared over users. More users than \
+         that cost more waiting than they bring throughput.",
+        "Others take the step after which throughput stops to grow, or look at the picture.",
+    ),
+    define(
+        "usl",
+        "universal scalability law",
+        "",
+        "X(n) = lambda n / (1 + sigma (n - 1) + kappa n (n - 1)) for output throughput X of n users (Gunther, Guerrilla \
+         Capacity Planning, 2007, chapter 4). lambda: throughput of one user alone. sigma, contention: the share of the work \
+         for which users wait on each other. kappa, coherency: what each pair of users costs. Throughput is highest at \
+         sqrt((1 - sigma) / kappa) users. Fitted by least squares on logarithms, from 4 numbers of users on; no parameter is \
+         below 0. Intervals are of the linearised fit, with Student's t.",
+        "",
+    ),
+    define(
+        "ci95",
+        "95 % interval",
+        "",
+        "Where the true figure lies, 95 times in 100. Requests of one run are not independent, so neighbours stay together: \
+         a circular block bootstrap (Politis and Romano, 1992) over requests in the order of sending, and over seconds for \
+         rates, ITL and ICL. Blocks are three times as long as Politis and White's rule says (2004, corrected 2009): long \
+         blocks take in more of the correlation. There are 10 to 50 of them, and the interval is widened by Student's t for \
+         their number. A percentile's interval are the values at the ends of the interval of the share below it (Woodruff, \
+         1952). Fewer than 10 requests or seconds have none. On data of known distribution, independent and correlated, 93 \
+         to 97 % of these intervals hold the truth, which is tested. What differs from one run to the next is not in them: \
+         that is what repeats are for.",
+        "Most tools give none, or take requests as independent, which makes intervals too narrow.",
+    ),
+    define(
+        "repeats",
+        "repeats",
+        "",
+        "Over the repeats of a step (--repeat): median, smallest, largest, standard deviation, coefficient of variation and \
+         the 95 % interval of the mean by Student's t. A coefficient of variation above 5 % of output throughput, median TTFT \
+         or median ITL is told, and so are fewer than 100 requests in a repeat. --until-stable output_tps:2% repeats until \
+         half the width of that interval is at most 2 % of the mean, at least 3 times and at most --max-repeats.",
+        "",
+    ),
+    define(
+        "real_difference",
+        "real difference",
+        "",
+        "What loadtest compare calls more than chance: p below 5 % after Holm's correction (1979) for all comparisons made. \
+         With 3 repeats of each side or more, p is that of Welch's t test (1947) on the repeats' logarithms, and Hedges' g \
+         (1981) is the effect size. With fewer, p comes from the two runs' own 95 % intervals, the distances to whose limits \
+         are combined (method of variance estimates recovery, Zou and Donner 2008) on the scale of logarithms: it tells \
+         these two runs apart, not what they were made of. Of a thousand pairs of runs that do not differ, at most 60 are \
+         called different before correction, which is tested.",
+        "",
+    ),
+    define(
+        "errors",
+        "errors",
+        "%",
+        "The share of the requests sent inside the window that failed. Its interval is Wilson's (1927), with as many requests \
+         as the block bootstrap's spread is worth.",
+        "",
+    ),
+    define(
         "read_lag",
         "read lag",
         "ms",

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, json};
 
+use super::across::across_steps;
 use super::result::{EngineFailure, EngineResult, RunResult, SequenceLength, Status, StepFacts};
-use super::summary::{StepContext, fill_scaling, summarise};
+use super::summary::{StepContext, summarise};
 use super::{Outcome, Sample, Second, StepRecord, TokenSource, Window};
 
 const SECOND: u64 = 1_000_000_000;
@@ -81,6 +82,7 @@ fn second(at_s: u64, users: u32) -> Second {
         failed: 0,
         ttft_ns: Some((20 * MS, 20 * MS)),
         itl_ns: None,
+        gaps: Vec::new(),
     }
 }
 
@@ -162,7 +164,7 @@ pub(crate) fn finished_run() -> RunResult {
         let facts = facts(step as u16, engine, users);
         run.steps.push(summarise(facts, &record, StepContext::default()));
     }
-    fill_scaling(&mut run.steps);
+    across_steps(&mut run);
     run.engines[1].failure = Some(EngineFailure {
         message: "the server died in step 3".to_owned(),
         exit: Some("signal 9".to_owned()),

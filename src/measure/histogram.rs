@@ -1,4 +1,4 @@
-//! Figures out of HDR histograms: percentiles by rank, and intervals by order statistics.
+//! Figures out of HDR histograms: percentiles by rank.
 
 use hdrhistogram::Histogram;
 
@@ -48,51 +48,20 @@ fn value_at_rank(h: &Histogram<u64>, rank: u64) -> u64 {
     h.max()
 }
 
-/// Ranks (from 1) of the order statistics that enclose quantile `p` of `n` independent samples with 95 % confidence.
-///
-/// The number of samples below the quantile is binomial(n, p), whatever the distribution (Conover, Practical
-/// Nonparametric Statistics, 3.2). Its probabilities are walked outward from the mode by their ratio, so nothing
-/// overflows and the cost is of the order of sqrt(n).
-fn order_statistic_ranks(n: u64, p: f64) -> Option<(u64, u64)> {
-    if n == 0 {
-        return None;
-    }
-    let odds = p / (1.0 - p);
-    let mode = (((n + 1) as f64 * p) as u64).min(n);
-    let mut below = vec![(mode, 1.0)];
-    let (mut k, mut weight) = (mode, 1.0);
-    while k > 0 && weight > 1e-16 {
-        weight *= k as f64 / ((n - k + 1) as f64 * odds);
-        k -= 1;
-        below.push((k, weight));
-    }
-    below.reverse();
-    let (mut k, mut weight) = (mode, 1.0);
-    while k < n && weight > 1e-16 {
-        weight *= (n - k) as f64 * odds / (k + 1) as f64;
-        k += 1;
-        below.push((k, weight));
-    }
-    let total: f64 = below.iter().map(|(_, w)| w).sum();
-    let (mut lower, mut upper, mut cumulative) = (0, None, 0.0);
-    for (k, w) in below {
-        cumulative += w / total;
-        if cumulative <= 0.025 {
-            lower = k + 1;
-        }
-        if cumulative >= 0.975 && upper.is_none() {
-            upper = Some(k + 1);
-        }
-    }
-    upper.filter(|&u| lower >= 1 && u <= n).map(|u| (lower, u))
+/// The values between two levels of the distribution, in milliseconds; absent where one lies beyond all samples.
+pub(super) fn between_levels(h: &Histogram<u64>, low: f64, high: f64) -> Option<[f64; 2]> {
+    let n = h.len() as f64;
+    let (low, high) = ((low * n).floor(), (high * n).floor() + 1.0);
+    let inside = low >= 1.0 && high <= n;
+    inside.then(|| {
+        [
+            ms(value_at_rank(h, low as u64)),
+            ms(value_at_rank(h, high as u64)),
+        ]
+    })
 }
 
-fn interval(h: &Histogram<u64>, p: f64) -> Option<[f64; 2]> {
-    let (low, high) = order_statistic_ranks(h.len(), p)?;
-    Some([ms(value_at_rank(h, low)), ms(value_at_rank(h, high))])
-}
-
-/// The distribution of a latency recorded in nanoseconds.
+/// The distribution of a latency recorded in nanoseconds. Its intervals are left open: they need the order of time.
 pub(super) fn latency(h: &Histogram<u64>) -> Latency {
     let n = h.len();
     if n == 0 {
@@ -100,7 +69,6 @@ pub(super) fn latency(h: &Histogram<u64>) -> Latency {
     }
     let at = |q| Some(ms(value_at_rank(h, rank_of(q, n))));
     let (mean, sd) = (h.mean() / MS, h.stdev() / MS);
-    let half = 1.96 * sd / (n as f64).sqrt();
     Latency {
         n,
         mean: Some(round(mean)),
@@ -113,11 +81,7 @@ pub(super) fn latency(h: &Histogram<u64>) -> Latency {
         p99: at(0.99),
         p999: at(0.999),
         max: Some(ms(h.max())),
-        ci95: Intervals {
-            p50: interval(h, 0.5),
-            p99: interval(h, 0.99),
-            mean: Some([round(mean - half), round(mean + half)]),
-        },
+        ci95: Intervals::default(),
         few_samples: NEEDED
             .iter()
             .filter(|(_, need)| n < *need)
@@ -176,17 +140,6 @@ mod tests {
         h
     }
 
-    /// The probability that binomial(n, p) is below `k`, by exact summation in plain floating point.
-    fn below(n: u64, p: f64, k: u64) -> f64 {
-        let mut term = (1.0 - p).powi(n as i32);
-        let mut sum = 0.0;
-        for i in 0..k {
-            sum += term;
-            term *= (n - i) as f64 / (i + 1) as f64 * p / (1.0 - p);
-        }
-        sum
-    }
-
     proptest! {
         #[test]
         fn percentiles_agree_with_sorting(mut values in prop::collection::vec(1_u64..10_000_000_000, 1..800)) {
@@ -213,22 +166,6 @@ mod tests {
                 prop_assert!(p50 >= latency(&h).p50.unwrap());
             }
         }
-
-        #[test]
-        fn ranks_enclose_the_quantile_with_95_percent(n in 10_u64..600, p in 0.3_f64..0.7) {
-            let (low, high) = order_statistic_ranks(n, p).unwrap();
-            // Quantile below the low rank: fewer than `low` samples under it; above the high one: at least `high`.
-            prop_assert!(below(n, p, low) <= 0.025 + 1e-9);
-            prop_assert!(1.0 - below(n, p, high) <= 0.025 + 1e-9);
-            prop_assert!(below(n, p, low + 1) > 0.025 - 1e-9, "the lower rank could be higher");
-        }
-    }
-
-    #[test]
-    fn p99_has_no_interval_until_an_order_statistic_bounds_it() {
-        assert_eq!(order_statistic_ranks(367, 0.99), None);
-        assert!(order_statistic_ranks(368, 0.99).is_some());
-        assert!(order_statistic_ranks(5_000_000, 0.99).is_some());
     }
 
     #[test]

@@ -89,9 +89,9 @@ impl Latencies {
 
 /// The latencies of one request that objectives are about.
 pub(super) struct Times {
-    ttft: Option<u64>,
-    tpot: Option<u64>,
-    e2el: Option<u64>,
+    pub(super) ttft: Option<u64>,
+    pub(super) tpot: Option<u64>,
+    pub(super) e2el: Option<u64>,
 }
 
 impl Times {

@@ -1,6 +1,7 @@
 //! Counters that the hot path writes and the display reads, without locks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buckets an octave: a percentile read here is within 1/32 of the truth.
 const PER_OCTAVE: usize = 32;
@@ -8,6 +9,20 @@ const PER_OCTAVE: usize = 32;
 const FIRST_OCTAVE: u32 = 10;
 /// Up to 2^38 ns, about 4.6 minutes.
 const OCTAVES: usize = 28;
+
+/// Durations counted by bucket; buckets without a count are left out.
+pub type Buckets = Vec<(u16, u32)>;
+
+/// The middle of a bucket of [`Buckets`], in nanoseconds.
+pub(super) fn middle_ns(bucket: u16) -> u64 {
+    Durations::value(usize::from(bucket))
+}
+
+/// The bucket of a duration.
+#[cfg(test)]
+pub(super) fn bucket_of(ns: u64) -> u16 {
+    Durations::bucket(ns) as u16
+}
 
 /// Seconds that are open for counting at once. A second is read once it is over by more than one.
 const OPEN: u64 = 4;
@@ -76,6 +91,7 @@ struct Slot {
     failed: AtomicU32,
     ttft: Durations,
     itl: Durations,
+    read_lag: Durations,
 }
 
 /// What one shard of the load does right now. Its own thread writes, others read.
@@ -113,7 +129,7 @@ pub struct Totals {
 }
 
 /// What one second brought, over all shards.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecondCounts {
     /// Requests sent.
     pub sent: u64,
@@ -125,6 +141,8 @@ pub struct SecondCounts {
     pub ttft_ns: Option<(u64, u64)>,
     /// Median and 99th percentile of the gaps between output events that arrived, in nanoseconds.
     pub itl_ns: Option<(u64, u64)>,
+    /// These gaps, by bucket.
+    pub gaps: Buckets,
 }
 
 impl Live {
@@ -158,6 +176,11 @@ impl Live {
         self.slot(now_ns).itl.add(gap_ns);
     }
 
+    /// Output was read `lag_ns` after it had arrived.
+    pub fn read_late(&self, now_ns: u64, lag_ns: u64) {
+        self.slot(now_ns).read_lag.add(lag_ns);
+    }
+
     /// A request that went out is over; `streamed` if its first output had arrived.
     pub fn request_ended(&self, now_ns: u64, ok: bool, streamed: bool) {
         self.in_flight.fetch_sub(1, Relaxed);
@@ -184,24 +207,43 @@ impl Live {
     }
 }
 
+/// What the display shows of a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LatestSecond {
+    /// Which second, since the start of the run.
+    pub at_s: u64,
+    /// Median TTFT of first tokens that arrived in it, in nanoseconds.
+    pub ttft_p50_ns: Option<u64>,
+    /// Median gap between output events that arrived in it, in nanoseconds.
+    pub itl_p50_ns: Option<u64>,
+    /// 99th percentile of how late its events were read after they arrived, in nanoseconds.
+    pub read_lag_p99_ns: Option<u64>,
+}
+
 /// The counters of all shards of one step.
 #[derive(Debug)]
-pub struct LiveShards(Vec<std::sync::Arc<Live>>);
+pub struct LiveShards {
+    shards: Vec<Arc<Live>>,
+    latest: Mutex<Option<LatestSecond>>,
+}
 
 impl LiveShards {
     /// Counters for so many shards.
     pub fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| std::sync::Arc::default()).collect())
+        Self {
+            shards: (0..shards).map(|_| Arc::default()).collect(),
+            latest: Mutex::default(),
+        }
     }
 
     /// The counters of one shard.
-    pub fn shard(&self, index: usize) -> std::sync::Arc<Live> {
-        self.0[index].clone()
+    pub fn shard(&self, index: usize) -> Arc<Live> {
+        self.shards[index].clone()
     }
 
     /// What happened so far.
     pub fn totals(&self) -> Totals {
-        self.0.iter().fold(Totals::default(), |sum, live| Totals {
+        self.shards.iter().fold(Totals::default(), |sum, live| Totals {
             users: sum.users + live.users.load(Relaxed),
             in_flight: sum.in_flight + live.in_flight.load(Relaxed),
             streaming: sum.streaming + live.streaming.load(Relaxed),
@@ -215,7 +257,7 @@ impl LiveShards {
     /// Median TTFT of the step so far, in nanoseconds within 3 %.
     pub fn ttft_p50_ns(&self) -> Option<u64> {
         let mut counts = [0; PER_OCTAVE * OCTAVES];
-        for live in &self.0 {
+        for live in &self.shards {
             live.ttft.read_into(&mut counts);
         }
         quantile(&counts, 0.5)
@@ -225,18 +267,36 @@ impl LiveShards {
     pub fn take_second(&self, at_s: u64) -> SecondCounts {
         let mut ttft = [0; PER_OCTAVE * OCTAVES];
         let mut itl = [0; PER_OCTAVE * OCTAVES];
+        let mut read_lag = [0; PER_OCTAVE * OCTAVES];
         let mut counts = SecondCounts::default();
-        for live in &self.0 {
+        for live in &self.shards {
             let slot = &live.slots[(at_s % OPEN) as usize];
             counts.sent += u64::from(slot.sent.swap(0, Relaxed));
             counts.ok += u64::from(slot.ok.swap(0, Relaxed));
             counts.failed += u64::from(slot.failed.swap(0, Relaxed));
             slot.ttft.take_into(&mut ttft);
             slot.itl.take_into(&mut itl);
+            slot.read_lag.take_into(&mut read_lag);
         }
         counts.ttft_ns = quantile(&ttft, 0.5).zip(quantile(&ttft, 0.99));
         counts.itl_ns = quantile(&itl, 0.5).zip(quantile(&itl, 0.99));
+        let counted = itl.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.gaps = counted
+            .map(|(bucket, count)| (bucket as u16, *count as u32))
+            .collect();
+        let latest = LatestSecond {
+            at_s,
+            ttft_p50_ns: quantile(&ttft, 0.5),
+            itl_p50_ns: quantile(&itl, 0.5),
+            read_lag_p99_ns: quantile(&read_lag, 0.99),
+        };
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(latest);
         counts
+    }
+
+    /// The second that was read last, for the display.
+    pub fn latest(&self) -> Option<LatestSecond> {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -271,6 +331,7 @@ mod tests {
             live.next_event(6 * SECOND_NS, 10_000_000);
             live.request_ended(6 * SECOND_NS, shard == 0, true);
         }
+        assert_eq!(shards.latest(), None);
         let totals = Totals {
             users: 2,
             events: 4,
@@ -285,6 +346,13 @@ mod tests {
         let (p50, p99) = fifth.ttft_ns.expect("two first tokens");
         assert!(p50 == p99 && p50.abs_diff(100_000_000) < 3_200_000);
         let sixth = shards.take_second(6);
+        let latest = shards.latest().expect("a second was read");
+        assert_eq!((latest.at_s, latest.ttft_p50_ns), (6, None));
+        assert!(
+            latest
+                .itl_p50_ns
+                .is_some_and(|ns| ns.abs_diff(10_000_000) < 320_000)
+        );
         assert_eq!((sixth.ok, sixth.failed, sixth.ttft_ns), (1, 1, None));
         assert_eq!(shards.take_second(5), SecondCounts::default());
     }

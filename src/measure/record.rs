@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::histogram::empty;
+use super::live::Buckets;
+use super::rows::Rows;
 use super::{Latencies, Outcome, TokenSource, Window};
 
 /// One second of a step, for the timeline.
@@ -32,6 +34,8 @@ pub struct Second {
     pub ttft_ns: Option<(u64, u64)>,
     /// The same of the gaps between output events that ended in this second.
     pub itl_ns: Option<(u64, u64)>,
+    /// These gaps, counted in buckets of 3 %.
+    pub gaps: Buckets,
 }
 
 /// What kept the client from running, in nanoseconds over the window. Absent where the system does not tell.
@@ -54,6 +58,8 @@ pub struct StepRecord {
     pub users: u32,
     /// Latencies over the requests sent inside the window.
     pub latencies: Latencies,
+    /// These requests one by one, in so far as the intervals need them.
+    pub rows: Rows,
     /// Requests sent inside the window, by how they ended.
     pub outcomes: BTreeMap<Outcome, u64>,
     /// Requests of the whole step (ramp, warm-up and drain too), by how they ended.
@@ -123,6 +129,7 @@ impl StepRecord {
             window,
             users,
             latencies: Latencies::default(),
+            rows: Rows::default(),
             outcomes: BTreeMap::new(),
             all_outcomes: BTreeMap::new(),
             completed_in_window: 0,

@@ -2,6 +2,7 @@
 
 use super::arrivals::{StampWalk, Stamps};
 use super::latencies::Times;
+use super::rows::Row;
 use super::{Arrivals, Outcome, Sample, StepRecord, TokenSource, Trace, Window};
 
 /// What a request must keep to count as good, in nanoseconds; an objective that is absent is met by all.
@@ -94,6 +95,7 @@ impl Recorder {
             }
         }
         if sample.outcome != Outcome::Ok {
+            record.rows.push(Row::failed(sample));
             return;
         }
         for (source, requests) in &mut self.sources {
@@ -104,9 +106,11 @@ impl Recorder {
         let times = Times::of(sample, trace);
         record.latencies.request(sample, &times);
         record.latencies.gaps(trace, sample.n_out.unwrap_or(0));
-        if let (Some(good), Some(objectives)) = (&mut record.good, &self.objectives) {
-            *good += u64::from(times.meet(objectives));
+        let met = self.objectives.is_some_and(|objectives| times.meet(&objectives));
+        if let Some(good) = &mut record.good {
+            *good += u64::from(met);
         }
+        record.rows.push(Row::of(sample, &times, met));
     }
 
     /// Tokens by second and in the window, and how well their arrivals are known.
@@ -144,6 +148,7 @@ impl Recorder {
     pub fn merge(&mut self, other: Self) {
         let (record, added) = (&mut self.record, other.record);
         record.latencies.merge(&added.latencies);
+        record.rows.merge(added.rows);
         for (own, added) in [
             (&mut record.outcomes, added.outcomes),
             (&mut record.all_outcomes, added.all_outcomes),

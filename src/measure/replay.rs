@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
+use super::across::across_steps;
 use super::latencies::Times;
 use super::requests::{self, RequestLine};
 use super::result::{
     ClientResult, ErrorParts, RunResult, SequenceLength, Status, StepFacts, StepResult, Verdict,
 };
+use super::rows::Row;
 use super::store::{StoreError, load};
-use super::summary::{StepContext, fill_scaling, summarise};
+use super::summary::{StepContext, summarise};
 use super::{Outcome, Sample, StepRecord, TokenSource, Window};
 
 /// Opens any run: a finished one as it was saved; one that was killed with its last step computed again from
@@ -81,7 +83,7 @@ pub fn open(dir: &Path) -> Result<RunResult, StoreError> {
     if run.status == Status::Running {
         run.notes.push("the run did not come to its end".to_owned());
     }
-    fill_scaling(&mut run.steps);
+    across_steps(&mut run);
     Ok(run)
 }
 
@@ -191,7 +193,11 @@ impl Replay {
             record.input_tokens += u64::from(line.n_in.unwrap_or(0));
             record.output_tokens += n_out;
             count_source(&mut record.token_sources, line.token_source);
-            record.latencies.request(line, &Times::with_first(line, 1));
+            let times = Times::with_first(line, 1);
+            record.latencies.request(line, &times);
+            record.rows.push(Row::of(line, &times, false));
+        } else {
+            record.rows.push(Row::failed(line));
         }
     }
 

@@ -3,7 +3,9 @@
 //! `results/schema.json` is generated from these types. Raise [`SCHEMA_VERSION`] when a key changes its meaning or
 //! goes away; a new key needs no new version.
 
+mod across;
 mod client;
+mod cost;
 mod latency;
 mod step;
 mod verdict;
@@ -13,7 +15,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use across::{Law, Load, Parameter, Repeats, ScalingFit, Spread};
 pub use client::{ClientResult, ErrorParts, Lag, Stamp};
+pub use cost::{Cost, Price};
 pub use latency::{Intervals, Latency, WithFailures};
 pub use step::{
     Concurrency, GooseCount, GpuResult, Requests, Scaling, SequenceLength, ServerResult, StepFacts,
@@ -51,9 +55,18 @@ pub struct RunResult {
     pub engines: Vec<EngineResult>,
     /// The finished steps in the order of the run.
     pub steps: Vec<StepResult>,
+    /// Figures over the repeats of a step, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repeats: Vec<Repeats>,
+    /// How each engine's throughput grows with users, where more than one number of them was tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scaling: Vec<ScalingFit>,
     /// The step under way when this file was written; left in place when the run was killed inside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<StepFacts>,
+    /// What the server costs, when the user said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
     /// What the client's own error was before and after the load; absent when the run was told not to calibrate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibrations>,
@@ -79,7 +92,10 @@ impl RunResult {
             model: ModelResult::default(),
             engines: Vec::new(),
             steps: Vec::new(),
+            repeats: Vec::new(),
+            scaling: Vec::new(),
             unfinished: None,
+            price: None,
             calibration: None,
             request_lines_lost: 0,
             notes: Vec::new(),
@@ -137,6 +153,9 @@ pub struct EngineResult {
     pub kind: String,
     /// Its version, where it tells.
     pub version: Option<String>,
+    /// The model that it was given in the place of `model`, where it does not read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub converted: Option<ConvertedModel>,
     /// The settings that it was asked to have (`parallel`, `context`, `threads`, `weights`); empty for a server that ran
     /// already.
     #[serde(default)]
@@ -156,6 +175,26 @@ pub struct EngineResult {
     /// File of the run directory that holds the server's own output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+}
+
+/// A conversion of the model under test.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConvertedModel {
+    /// Its folder.
+    pub path: String,
+    /// SHA-256 of the file that it was made from.
+    pub from_hash: String,
+    /// SHA-256 over the lines `SHA-256  path` of its files, sorted by path.
+    pub path_hash: String,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Its form, in the converter's words, such as `safetensors float32`.
+    pub format: String,
+    /// Bits for each weight, as the converter counted what it wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_weight: Option<f64>,
+    /// Seconds that the conversion took when it was made.
+    pub convert_s: f64,
 }
 
 /// Why an engine could not be measured, or not to the end.

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::across::across_steps;
 use super::calibration::Calibrations;
 use super::requests::Writer;
 use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult};
-use super::summary::{StepContext, fill_scaling, summarise};
+use super::summary::{StepContext, summarise};
 use super::timeline::{self, ServerSecond};
 use super::{Sink, StepRecord, hlog};
 
@@ -151,7 +152,7 @@ impl Store {
         hlog::write(&hdr, self.started_at(), record).map_err(writing(&hdr))?;
         let index = self.run.steps.len();
         self.run.steps.push(summarise(facts, record, context));
-        fill_scaling(&mut self.run.steps);
+        across_steps(&mut self.run);
         self.run.unfinished = None;
         self.save()?;
         Ok(&self.run.steps[index])
@@ -264,13 +265,18 @@ pub fn load(dir: &Path) -> Result<RunResult, StoreError> {
     serde_json::from_value(value).map_err(malformed)
 }
 
-/// The directory of `run`: a path, or `last` for the newest run under `root`.
+/// The directory of `run`: a path, or `last` for the newest run under `root`, `last~1` for the one before it, and so on.
 ///
 /// # Errors
 /// When there is no such run.
 pub fn find(root: &Path, run: &str) -> Result<PathBuf, StoreError> {
     let holds_run = |dir: &Path| dir.join("run.json").is_file() || dir.join("requests.jsonl").is_file();
-    if run != "last" {
+    let back = match run.strip_prefix("last") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix('~').and_then(|n| n.parse::<usize>().ok()),
+        None => None,
+    };
+    let Some(back) = back else {
         let named = [PathBuf::from(run), root.join(run)];
         return named
             .into_iter()
@@ -278,19 +284,20 @@ pub fn find(root: &Path, run: &str) -> Result<PathBuf, StoreError> {
             .ok_or_else(|| StoreError::NoRun {
                 path: PathBuf::from(run),
             });
-    }
+    };
     let entries = fs::read_dir(root).map_err(|source| StoreError::Read {
         path: root.to_owned(),
         source,
     })?;
-    entries
+    let mut dirs: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
         .filter(|dir| holds_run(dir))
-        .max()
-        .ok_or_else(|| StoreError::NoRun {
-            path: root.to_owned(),
-        })
+        .collect();
+    dirs.sort();
+    dirs.into_iter().rev().nth(back).ok_or_else(|| StoreError::NoRun {
+        path: root.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -322,6 +329,8 @@ mod tests {
         let json = |run: &RunResult| serde_json::to_value(run).unwrap();
         assert_eq!(json(&load(&dir).unwrap()), json(&run));
         assert_eq!(find(root.path(), "last").unwrap(), dir);
+        assert_eq!(find(root.path(), "last~0").unwrap(), dir);
+        assert!(find(root.path(), "last~1").is_err());
         assert_eq!(find(root.path(), dir.to_str().unwrap()).unwrap(), dir);
         assert!(matches!(
             find(root.path(), "nothing"),

@@ -1,6 +1,7 @@
 //! From what a step recorded to what is reported. The definitions are those of `results/README.md`.
 
 use super::histogram::{latency, round, with_failures};
+use super::intervals;
 use super::own_error::client;
 use super::result::{
     Concurrency, GooseCount, Requests, Scaling, ServerResult, StepFacts, StepResult, Tokens,
@@ -10,12 +11,6 @@ use super::{Outcome, StepRecord};
 use std::collections::BTreeMap;
 
 const NS: f64 = 1e9;
-
-/// Quantiles of Student's t at 97.5 % for 4 to 19 degrees of freedom (batch means use 5 to 20 batches).
-const T_975: [f64; 16] = [
-    2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101,
-    2.093,
-];
 
 /// What was known about a step from outside its record.
 #[derive(Debug, Clone, Default)]
@@ -48,13 +43,16 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         requests,
         requests_all: count(&record.all_outcomes),
         errors: failures(&record.outcomes),
+        failed_share_ci95: None,
         tokens: tokens(record),
         events: record.all_events,
         output_tokens_all: record.all_output_tokens,
         output_tps: per_second(record.output_tokens_in_window),
-        output_tps_ci95: batch_means(record),
+        output_tps_ci95: None,
         request_rps,
+        request_rps_ci95: None,
         goodput_rps: record.good.map(|good| per_second(good as f64)),
+        goodput_rps_ci95: None,
         concurrency: Concurrency {
             claimed: record.users,
             observed: per_second(record.in_flight_ns as f64 / NS),
@@ -78,6 +76,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         client: client(record),
         server: context.server,
         scaling: None,
+        cost: None,
         resent: record.resent,
         goose: Some(GooseCount {
             ok: record.goose_requests.0,
@@ -89,6 +88,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
             ..facts
         },
     };
+    intervals::fill(&mut result, record);
     result.verdicts = verdicts(&result);
     result
 }
@@ -166,34 +166,6 @@ fn tokens(record: &StepRecord) -> Tokens {
         source: sources.iter().max_by_key(|(_, n)| *n).map(|(source, _)| *source),
         sources: if sources.len() > 1 { sources } else { Vec::new() },
     }
-}
-
-/// 95 % interval of output tokens per second by batch means (Law, Simulation Modeling and Analysis, 9.5.3): the
-/// window's whole seconds in up to 20 equal batches. Batches of neighbouring seconds absorb most of the correlation
-/// that single seconds have.
-fn batch_means(record: &StepRecord) -> Option<[f64; 2]> {
-    let second_ns = 1_000_000_000;
-    let (first, end) = (
-        record.window.start_ns.div_ceil(second_ns),
-        record.window.end_ns / second_ns,
-    );
-    let seconds = end.checked_sub(first).filter(|&n| n >= 10)?;
-    let mut tokens = vec![0.0; usize::try_from(seconds).ok()?];
-    for second in record.seconds.iter().filter(|s| (first..end).contains(&s.at_s)) {
-        tokens[(second.at_s - first) as usize] += second.output_tokens as f64;
-    }
-    let batches = (tokens.len() / 2).min(20);
-    let size = tokens.len() / batches;
-    let means: Vec<f64> = tokens
-        .chunks_exact(size)
-        .take(batches)
-        .map(|c| c.iter().sum::<f64>() / size as f64)
-        .collect();
-    let n = means.len() as f64;
-    let mean = means.iter().sum::<f64>() / n;
-    let variance = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let half = T_975[means.len() - 5] * (variance / n).sqrt();
-    Some([round(mean - half), round(mean + half)])
 }
 
 #[cfg(test)]

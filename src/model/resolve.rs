@@ -46,7 +46,9 @@ pub fn resolve_from(sources: &Sources, spec: &str, progress: &dyn Progress) -> R
 /// The user's own file or folder, checked for being whole.
 fn local(path: &Path) -> Result<Model, ModelError> {
     let (name, bytes) = if path.is_dir() {
-        if !path.join("tokenizer.json").is_file() {
+        // Of Hugging Face's form, or of lm.rs's.
+        let tokenizers = ["tokenizer.json", "tokenizer.bin"];
+        if !tokenizers.iter().any(|name| path.join(name).is_file()) {
             return Err(loadtest_model::ModelError::NotAModel {
                 path: path.to_owned(),
             }

@@ -19,6 +19,7 @@ mod prompts;
 mod resolve;
 mod settings;
 mod slo;
+mod stable;
 mod users;
 mod words;
 
@@ -32,9 +33,10 @@ pub use order::{Order, Turn};
 pub use plan::Planned;
 pub use prompts::{Dialect, Prompts};
 pub use settings::{
-    LoadSettings, MeasureSettings, ReportSettings, RequestSettings, ServerSettings, Settings,
+    LoadSettings, MeasureSettings, ReportSettings, RequestSettings, ServerSettings, Settings, price,
 };
 pub use slo::Slo;
+pub use stable::Stable;
 pub use users::Users;
 
 /// How users warm up before the window opens. Both bounds must be met.
@@ -85,6 +87,15 @@ pub struct Extent {
     pub requests: Option<u64>,
 }
 
+/// When the repeats of a step end.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UntilStable {
+    /// The metric that must be known well enough.
+    pub until: Stable,
+    /// Not before so many repeats.
+    pub least: u32,
+}
+
 /// The endpoint of OpenAI's API that is asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +130,26 @@ pub enum Format {
     Csv,
     /// Tables for a document.
     Markdown,
+}
+
+/// A form in which results go into other tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Export {
+    /// The JSON of aiperf: a file for each step.
+    Aiperf,
+    /// The JSON of vLLM's `vllm bench serve`: a file for each step.
+    Vllm,
+    /// The JSON of guidellm: all steps of an engine in a file.
+    Guidellm,
+    /// A row for each step.
+    Csv,
+    /// A table for a document or a pull request.
+    Markdown,
+    /// JUnit XML: a test case for each gate of each step.
+    Junit,
+    /// OpenMetrics text, as Prometheus reads it.
+    Openmetrics,
 }
 
 /// Where prompts come from.
@@ -166,8 +197,11 @@ pub struct Profile {
     pub requests: Requests,
     /// What comes before the window of each step.
     pub warmup: Warmup,
-    /// How often every step runs.
+    /// How often every step runs; at most, where `stable` may end it.
     pub repeat: u32,
+    /// What ends the repeats of a step before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable: Option<UntilStable>,
     /// In which order engines take their turns.
     pub order: Order,
     /// Whether engines are started anew for every repeat.
@@ -229,6 +263,8 @@ pub struct Server {
     pub context: u32,
     /// How the engine holds its weights; its own choice when absent.
     pub weights: Option<String>,
+    /// What the engine computes on; its own choice when absent.
+    pub device: Option<String>,
     /// More arguments for the engine's command line.
     pub args: Vec<String>,
 }
@@ -244,6 +280,12 @@ pub struct Report {
     pub quiet: bool,
     /// Whether to show live progress.
     pub progress: bool,
+    /// What an hour of the server costs.
+    pub price_per_hour: Option<f64>,
+    /// The engine that the others' costs are held against.
+    pub baseline: Option<String>,
+    /// Further forms of the results.
+    pub export: Vec<Export>,
     /// Whether failed verdicts and objectives end with exit code 3.
     pub strict: bool,
 }

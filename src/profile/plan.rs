@@ -8,7 +8,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
-use super::{Extent, Order, Profile, Source, Step, duration};
+use super::{Extent, Order, Profile, Source, Step, UntilStable, duration};
 
 /// A step in its place in the run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -117,6 +117,9 @@ impl Profile {
         if let Some(weights) = &server.weights {
             let _ = write!(line, ", weights {weights}");
         }
+        if let Some(device) = &server.device {
+            let _ = write!(line, ", on {device}");
+        }
         if !server.args.is_empty() {
             let _ = write!(line, ", {}", server.args.join(" "));
         }
@@ -183,6 +186,14 @@ impl Profile {
             Order::Interleaved => "engines interleaved",
         };
         let mut parts: Vec<String> = (engines > 1).then(|| order.into()).into_iter().collect();
+        if let Some(UntilStable { until, least }) = &self.stable {
+            parts.push(format!(
+                "{least} to {} repeats, until {} is known within {}%",
+                self.repeat,
+                until.metric,
+                (until.within * 1e6).round() / 1e4
+            ));
+        }
         if self.repeat > 1 {
             parts.push(match self.restart {
                 true => "started anew for each repeat".into(),

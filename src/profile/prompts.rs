@@ -31,6 +31,8 @@ pub struct Dialect {
     pub max_tokens: String,
     /// Field that makes the engine generate past its end token; absent if it has none.
     pub ignore_eos: Option<String>,
+    /// What that field is set to.
+    pub ignore_eos_value: Value,
     /// Whether the engine takes `stream_options.include_usage`.
     pub include_usage: bool,
     /// More fields of every request.
@@ -44,6 +46,7 @@ impl Dialect {
             model: model.into(),
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
+            ignore_eos_value: true.into(),
             include_usage: true,
             extra: Map::new(),
         }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use super::error::Conflict;
 use super::settings::COMMAND;
 use super::{
-    Extent, Length, Order, Profile, Report, RequestSettings, Requests, Server, Settings, Source, Timeouts,
-    Users, Warmup,
+    Extent, Length, MeasureSettings, Order, Profile, Report, ReportSettings, RequestSettings, Requests,
+    Server, Settings, Source, Timeouts, UntilStable, Users, Warmup,
 };
 
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
 const TEMPLATE_TOKENS: u32 = 64;
+
+/// Repeats that `--until-stable` makes at least, and at most unless told otherwise.
+const FEWEST_REPEATS: u32 = 3;
+const MOST_REPEATS: u32 = 10;
 
 /// Checks settings and fills in the defaults.
 pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflict> {
@@ -42,7 +46,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         extent.duration.is_none_or(|time| !time.is_zero()),
     )?;
     positive("load", "num_prompts", extent.requests != Some(0))?;
-    positive("measure", "repeat", measure.repeat != Some(0))?;
+    let (repeat, stable) = repeats(&measure)?;
     let (order, restart) = (measure.order.unwrap_or_default(), measure.restart.unwrap_or(true));
     if order == Order::Interleaved && !restart {
         let message =
@@ -56,6 +60,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
     ] {
         positive("server", key, value != Some(0))?;
     }
+    priced(&report, &engines)?;
     if let Some(slo) = slo {
         slo.check().map_err(|message| conflict("", "slo", message))?;
     }
@@ -107,7 +112,8 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             duration: measure.warmup.unwrap_or(Duration::ZERO),
             requests_per_user: measure.warmup_requests.unwrap_or(1),
         },
-        repeat: measure.repeat.unwrap_or(1),
+        repeat,
+        stable,
         order,
         restart,
         cool_down: measure.cool_down.unwrap_or_default(),
@@ -120,6 +126,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             parallel: server.parallel.unwrap_or(most_users),
             context,
             weights: server.weights,
+            device: server.device,
             args: server.server_arg.unwrap_or_default(),
         },
         report: Report {
@@ -127,9 +134,34 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             format: report.format.unwrap_or_default(),
             quiet: report.quiet.unwrap_or(false),
             progress: !report.no_progress.unwrap_or(false),
+            price_per_hour: report.price_per_hour,
+            baseline: report.baseline,
+            export: report.export.unwrap_or_default(),
             strict: report.strict.unwrap_or(false),
         },
     })
+}
+
+/// Repeats at most, and what may end them before.
+fn repeats(measure: &MeasureSettings) -> Result<(u32, Option<UntilStable>), Conflict> {
+    positive("measure", "repeat", measure.repeat != Some(0))?;
+    let Some(until) = measure.until_stable.clone() else {
+        return match measure.max_repeats {
+            Some(_) => Err(conflict(
+                "measure",
+                "max_repeats",
+                "bounds --until-stable, which is not given: give it, or --repeat".into(),
+            )),
+            None => Ok((measure.repeat.unwrap_or(1), None)),
+        };
+    };
+    let least = measure.repeat.unwrap_or(FEWEST_REPEATS).max(FEWEST_REPEATS);
+    let most = measure.max_repeats.unwrap_or(MOST_REPEATS.max(least));
+    if most < least {
+        let message = format!("must be at least {least}: fewer repeats do not tell their own spread");
+        return Err(conflict("measure", "max_repeats", message));
+    }
+    Ok((most, Some(UntilStable { until, least })))
 }
 
 /// What is tested: engines with a model, or a server that runs already.
@@ -188,6 +220,7 @@ fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict
         ("server_cpus", server.server_cpus.is_some()),
         ("parallel", server.parallel.is_some()),
         ("weights", server.weights.is_some()),
+        ("device", server.device.is_some()),
         ("server_arg", server.server_arg.is_some()),
     ];
     if let Some((key, _)) = started.into_iter().find(|(_, given)| *given) {
@@ -277,6 +310,30 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
         headers: settings.header.unwrap_or_default(),
         timeouts,
     })
+}
+
+/// The price and its baseline, held against the engines of the run.
+fn priced(report: &ReportSettings, engines: &[String]) -> Result<(), Conflict> {
+    let sound = |price: f64| price.is_finite() && price > 0.0;
+    positive(
+        "report",
+        "price_per_hour",
+        report.price_per_hour.is_none_or(sound),
+    )?;
+    match &report.baseline {
+        Some(_) if report.price_per_hour.is_none() => {
+            let message = "costs are held against this engine's: give --price-per-hour too".into();
+            Err(conflict("report", "baseline", message))
+        }
+        Some(name) if !engines.contains(name) => {
+            let message = format!(
+                "`{name}` is none of the engines of this run: {}",
+                engines.join(", ")
+            );
+            Err(conflict("report", "baseline", message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn positive(section: &'static str, key: &'static str, holds: bool) -> Result<(), Conflict> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Cpus, Endpoint, Format, Header, Length, Order, Slo, Users, duration, length};
+use super::{Cpus, Endpoint, Export, Format, Header, Length, Order, Slo, Stable, Users, duration, length};
 
 /// The engine that a command line of the user's starts.
 pub(super) const COMMAND: &str = "command";
@@ -229,6 +229,13 @@ pub struct MeasureSettings {
     /// Run every step N times
     #[arg(long, value_name = "N")]
     pub repeat: Option<u32>,
+    /// Repeat each step until the 95 % interval of the metric's mean is within so much of it, e.g. output_tps:2%; at
+    /// least 3 times, or --repeat
+    #[arg(long, value_name = "METRIC:X%")]
+    pub until_stable: Option<Stable>,
+    /// With --until-stable, at most so many times (10)
+    #[arg(long, value_name = "N")]
+    pub max_repeats: Option<u32>,
     /// In which order engines take their turns over the repeats
     #[arg(long, value_enum)]
     pub order: Option<Order>,
@@ -245,7 +252,7 @@ pub struct MeasureSettings {
         value_name = "BOOL", value_parser = negated)]
     pub calibrate: Option<bool>,
 }
-overrides!(MeasureSettings: warmup, warmup_requests, repeat, order, restart, cool_down, calibrate);
+overrides!(MeasureSettings: warmup, warmup_requests, repeat, until_stable, max_repeats, order, restart, cool_down, calibrate);
 
 /// The opposite of what is written, for a flag that switches off what a profile's key switches on.
 fn negated(text: &str) -> Result<bool, std::str::ParseBoolError> {
@@ -275,11 +282,14 @@ pub struct ServerSettings {
     /// How the engine holds its weights, in the engine's own words
     #[arg(long, value_name = "FORM")]
     pub weights: Option<String>,
+    /// What the engine computes on, in its own words, e.g. cpu, cuda or mps; default: its own choice
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
     /// Pass this argument on to the engine's command line
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Option<Vec<String>>,
 }
-overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, server_arg);
+overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, device, server_arg);
 
 /// `[report]`: what is shown and kept.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
@@ -298,8 +308,26 @@ pub struct ReportSettings {
     /// Show no live progress
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub no_progress: Option<bool>,
+    /// What an hour of the server costs, in your currency: adds the cost of a million output tokens
+    #[arg(long, value_name = "PRICE", value_parser = price)]
+    pub price_per_hour: Option<f64>,
+    /// The engine that the others' costs are held against
+    #[arg(long, value_name = "ENGINE")]
+    pub baseline: Option<String>,
+    /// Write the results in these forms too, into the run's folder `export/`
+    #[arg(long, value_enum, value_name = "FORM,...", value_delimiter = ',')]
+    pub export: Option<Vec<Export>>,
     /// Exit with 3 when the client limited a step
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub strict: Option<bool>,
 }
-overrides!(ReportSettings: output, format, quiet, no_progress, strict);
+overrides!(ReportSettings: output, format, quiet, no_progress, price_per_hour, baseline, export, strict);
+
+/// A price above nothing.
+pub fn price(text: &str) -> Result<f64, String> {
+    let price = text
+        .parse()
+        .ok()
+        .filter(|price: &f64| price.is_finite() && *price > 0.0);
+    price.ok_or_else(|| "must be a number above 0, such as 2.50".into())
+}

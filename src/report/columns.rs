@@ -142,5 +142,23 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
             s.scaling.map(|x| 100.0 * x.efficiency)
         }));
     }
+    if steps.iter().any(|s| s.cost.is_some()) {
+        columns.push(Column::number(["cost", "/M tok"], Throughput, Low, |s| {
+            s.cost.and_then(|cost| cost.per_million_output_tokens)
+        }));
+        columns.push(Column::number(["req", "/h"], Throughput, High, |s| {
+            s.cost.map(|cost| cost.requests_per_hour)
+        }));
+    }
+    if steps
+        .iter()
+        .any(|s| s.cost.is_some_and(|cost| cost.of_baseline.is_some()))
+    {
+        columns.push(Column::number(["of base", "cost %"], Throughput, Neither, |s| {
+            s.cost
+                .and_then(|cost| cost.of_baseline)
+                .map(|ratio| 100.0 * ratio)
+        }));
+    }
     columns
 }

@@ -1,9 +1,15 @@
 //! Showing it: tables, files and live progress.
 
+mod across;
 mod calibration;
 mod columns;
+mod compare;
+mod conclusions;
 mod csv;
+mod dashboard;
+mod export;
 mod progress;
+mod single;
 mod table;
 mod verdict;
 mod words;
@@ -14,7 +20,10 @@ use std::path::Path;
 use crate::measure::result::RunResult;
 
 pub use calibration::{calibration, tried};
-pub use progress::{Live, Phase, Progress, Show, StepProgress, Task};
+pub use compare::{comparison, comparison_markdown, conditions};
+pub use dashboard::{Dashboard, Overview, leave};
+pub use export::{Export, export};
+pub use progress::{Live, Phase, Progress, ServerNow, Show, StepProgress, Task};
 
 /// How a run is shown on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

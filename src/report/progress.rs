@@ -1,10 +1,14 @@
-//! Live progress on stderr: bars on a terminal, plain lines every few seconds where there is none.
+//! Live progress on stderr: a dashboard or bars on a terminal, plain lines every few seconds where there is none.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use super::dashboard::{Dashboard, Overview};
+use crate::measure::LatestSecond;
+use crate::measure::result::StepResult;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
@@ -28,6 +32,7 @@ pub enum Show {
 pub struct Progress {
     bars: Option<MultiProgress>,
     lines: bool,
+    dashboard: Option<Arc<Dashboard>>,
 }
 
 impl Progress {
@@ -37,12 +42,26 @@ impl Progress {
         Progress {
             bars: bars.then(MultiProgress::new),
             lines: !bars && show != Show::Nothing,
+            dashboard: None,
+        }
+    }
+
+    /// The same on a dashboard, where bars are shown and the terminal is large enough. `stop` is called when the user
+    /// asks to stop. The terminal is free again when this, and what came from it, is dropped.
+    pub fn on_dashboard(self, overview: Overview, stop: impl Fn() + Send + 'static) -> Progress {
+        let wanted = self.bars.is_some();
+        let dashboard = wanted.then(|| Dashboard::start(overview, stop)).flatten();
+        Progress {
+            dashboard: dashboard.map(Arc::new),
+            ..self
         }
     }
 
     /// Says something once.
     pub fn status(&self, text: &str) {
-        if let Some(bars) = &self.bars {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.tell(|state| state.say(text));
+        } else if let Some(bars) = &self.bars {
             // A terminal that went away must not end the run.
             let _ = bars.println(text);
         } else if self.lines {
@@ -52,6 +71,10 @@ impl Progress {
 
     /// Something that takes a while: a download (`total` in bytes), or a build or a start (no total).
     pub fn task(&self, name: &str, total: Option<u64>) -> Task {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.tell(|state| state.task(Some(name.to_owned())));
+            return Task(Line::on(dashboard));
+        }
         let template = match total {
             Some(_) => "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left",
             None => "{spinner} {msg} {elapsed}",
@@ -62,8 +85,22 @@ impl Progress {
     /// Step `index` (from 0) of `count`, on `engine`.
     pub fn step(&self, index: usize, count: usize, engine: &str) -> StepProgress {
         let name = format!("step {}/{count} {engine}", index + 1);
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.tell(|state| state.begins(index, engine));
+            return StepProgress {
+                line: Line::on(dashboard),
+                name,
+            };
+        }
         let line = self.line("{prefix} [{bar:20}] {msg}", Some(1_000), None, name.clone());
         StepProgress { line, name }
+    }
+
+    /// A step is over, and this came of it.
+    pub fn finished(&self, step: &StepResult) {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.tell(|state| state.ended(step));
+        }
     }
 
     /// `length` is that of the bar; `bytes`, the total that a plain line names.
@@ -78,23 +115,37 @@ impl Progress {
             return Line {
                 bar: Some(bar),
                 beat: None,
+                dashboard: None,
             };
         }
         let beat = self
             .lines
             .then(|| Heartbeat::start(text, bytes, LINE_EVERY, io::stderr()));
-        Line { bar: None, beat }
+        Line {
+            bar: None,
+            beat,
+            dashboard: None,
+        }
     }
 }
 
-/// A bar, a heartbeat of lines, or nothing.
+/// A bar, a heartbeat of lines, a place on the dashboard, or nothing.
 #[derive(Debug)]
 struct Line {
     bar: Option<ProgressBar>,
     beat: Option<Heartbeat>,
+    dashboard: Option<Arc<Dashboard>>,
 }
 
 impl Line {
+    fn on(dashboard: &Arc<Dashboard>) -> Line {
+        Line {
+            bar: None,
+            beat: None,
+            dashboard: Some(Arc::clone(dashboard)),
+        }
+    }
+
     fn set(&self, position: Option<u64>, text: Option<String>) {
         if let Some(bar) = &self.bar {
             position.inspect(|p| bar.set_position(*p));
@@ -113,6 +164,9 @@ impl Drop for Line {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.tell(|state| state.task(None));
+        }
     }
 }
 
@@ -128,6 +182,9 @@ impl Task {
 
     /// Changes what it says.
     pub fn message(&self, text: &str) {
+        if let Some(dashboard) = &self.0.dashboard {
+            dashboard.tell(|state| state.task(Some(text.to_owned())));
+        }
         self.0.set(None, Some(text.to_owned()));
     }
 }
@@ -166,10 +223,27 @@ pub struct Live {
     pub ok: u64,
     /// Requests that failed so far.
     pub failed: u64,
+    /// The newest second that is over, and what it brought.
+    pub second: Option<LatestSecond>,
+    /// What the server's processes use, where they are in sight.
+    pub server: Option<ServerNow>,
+    /// How late the client read, at p99 of that second.
+    pub read_lag_p99: Option<Duration>,
+}
+
+/// What a server uses at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ServerNow {
+    /// Processors.
+    pub cpu_cores: f64,
+    /// Resident memory of the process tree.
+    pub rss_bytes: u64,
+    /// Utilisation of its GPUs, on average.
+    pub gpu_pct: Option<f64>,
 }
 
 impl Live {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let phase = match self.phase {
             Phase::Ramp => "ramp",
             Phase::WarmUp => "warm-up",
@@ -207,6 +281,10 @@ pub struct StepProgress {
 impl StepProgress {
     /// Shows where the step is. Call it as often as is handy: the display keeps its own pace.
     pub fn update(&self, live: &Live) {
+        if let Some(dashboard) = &self.line.dashboard {
+            dashboard.tell(|state| state.goes(live));
+            return;
+        }
         let text = if self.line.bar.is_some() {
             live.text()
         } else {
@@ -296,6 +374,9 @@ mod tests {
             ttft_p50: Some(Duration::from_millis(182)),
             ok: 120,
             failed: 1,
+            second: None,
+            server: None,
+            read_lag_p99: None,
         };
         let said =
             "measuring: 64 users, 63 in flight, 412 tok/s, TTFT p50 182 ms, 120 ok, 1 failed, 45 s left";

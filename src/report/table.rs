@@ -9,7 +9,8 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
-use super::words;
+use super::conclusions::conclusions;
+use super::{across, single, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -18,12 +19,23 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     if !run.steps.is_empty() {
         out.push('\n');
         out.push_str(&tables(&run.steps, width));
+        if single::applies(run) {
+            out.push('\n');
+            out.push_str(&single::text(run));
+        }
         let compared = run.steps.len() > 1;
         out.push_str(if compared {
             "* best of its column, at the same load where engines are compared\n"
         } else {
             ""
         });
+    }
+    if let Some(table) = across::repeats(run, false) {
+        out.push('\n');
+        out.push_str(&table);
+    }
+    for line in conclusions(run) {
+        writeln!(out, "> {line}").expect("writing to a String cannot fail");
     }
     for line in words::findings(run) {
         writeln!(out, "{line}").expect("writing to a String cannot fail");
@@ -53,11 +65,15 @@ pub(super) fn markdown(run: &RunResult) -> String {
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
+    let table = match across::repeats(run, true) {
+        Some(repeats) => format!("{table}\n\n{repeats}"),
+        None => table.to_string(),
+    };
     let findings = words::findings(run);
     let gap = if findings.is_empty() { "" } else { "\n" };
     let lines: String = findings
         .iter()
-        .map(|line| format!("- {}\n", line.trim_start()))
+        .map(|line| format!("- {}\n", line.trim_start().trim_start_matches("- ")))
         .collect();
     format!("{table}\n{gap}{lines}")
 }

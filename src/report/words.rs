@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::calibration;
 use super::verdict::verdict;
+use super::{across, calibration};
 use crate::measure::result::{EngineResult, RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
@@ -64,7 +64,9 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         lines.extend(failure.log_tail.iter().map(|line| format!("    | {line}")));
         lines.extend(engine.log.iter().map(|log| format!("    its log: {log}")));
     }
+    lines.extend(across::findings(run));
     lines.extend(run.engines.iter().flat_map(other_settings));
+    lines.extend(run.engines.iter().filter_map(|engine| conversion(run, engine)));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {
         lines.push(format!(
@@ -74,6 +76,20 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     }
     lines.extend(run.notes.iter().map(|note| format!("- {note}")));
     lines
+}
+
+/// An engine that was given a conversion of the model: its weights are not those of the others.
+fn conversion(run: &RunResult, engine: &EngineResult) -> Option<String> {
+    let given = engine.converted.as_ref()?;
+    let bits =
+        |bits: Option<f64>| bits.map(|bits| format!("{} bits per weight", (bits * 10.0).round() / 10.0));
+    let has = bits(given.bits_per_weight).map_or_else(String::new, |bits| format!(", {bits}"));
+    let file =
+        bits(run.model.bits_per_weight).map_or_else(String::new, |bits| format!("; the file has {bits}"));
+    Some(format!(
+        "- {} ran a conversion of the model: {}{has}{file}",
+        engine.name, given.format
+    ))
 }
 
 /// Settings that an engine took in another way than it was asked to. More context than asked for is room left over.

@@ -44,6 +44,7 @@ impl<'a> Display<'a> {
             self.before = (now_ns, totals.events);
         }
         let profile = self.bench.profile;
+        let second = self.live.latest();
         let elapsed = Duration::from_nanos(now_ns - self.started_ns);
         let opened_ns = self.opened_ns.load(Ordering::Relaxed);
         let window = profile.extent.duration;
@@ -67,6 +68,9 @@ impl<'a> Display<'a> {
             ttft_p50: self.live.ttft_p50_ns().map(Duration::from_nanos),
             ok: totals.ok,
             failed: totals.failed,
+            second,
+            server: None,
+            read_lag_p99: second.and_then(|second| second.read_lag_p99_ns.map(Duration::from_nanos)),
         }
     }
 }

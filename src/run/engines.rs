@@ -1,16 +1,19 @@
 //! One engine of the run: brought up, measured step by step, stopped. Its failure is data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use super::step::{self, Bench};
 use super::{Shown, Usage};
-use crate::engine::{self, Effective, EngineError, Exit, Kind, Recipe, Running, Settings};
+use crate::engine::{
+    self, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Settings,
+};
 use crate::measure::Store;
-use crate::measure::result::{EngineFailure, EngineResult};
+use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
+use crate::model::Model;
 use crate::profile::{self, Cpus, Profile, Turn};
-use crate::report;
+use crate::report::{self, Progress};
 use crate::telemetry::affinity;
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
@@ -49,7 +52,17 @@ pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
             recipe.name
         )
     };
-    recipes.iter().filter(stops).map(note).collect()
+    let sampling = |recipe: &&Recipe| recipe.ready.sampling;
+    let alike = |recipe: &Recipe| {
+        format!(
+            "{} samples every answer as its first request asked: the load's temperature and top_p, and no other",
+            recipe.name
+        )
+    };
+    let stopping = recipes.iter().filter(stops).map(note);
+    stopping
+        .chain(recipes.iter().filter(sampling).map(alike))
+        .collect()
 }
 
 /// What is known of an engine before it is started.
@@ -71,6 +84,20 @@ pub fn format(format: profile::Format) -> report::Format {
     }
 }
 
+/// What the profile calls a form of other tools, as the report knows it.
+pub fn exports(forms: &[profile::Export]) -> Vec<report::Export> {
+    let form = |form: &profile::Export| match form {
+        profile::Export::Aiperf => report::Export::Aiperf,
+        profile::Export::Vllm => report::Export::Vllm,
+        profile::Export::Guidellm => report::Export::Guidellm,
+        profile::Export::Csv => report::Export::Csv,
+        profile::Export::Markdown => report::Export::Markdown,
+        profile::Export::Junit => report::Export::Junit,
+        profile::Export::Openmetrics => report::Export::Openmetrics,
+    };
+    forms.iter().map(form).collect()
+}
+
 /// How the server is to be started: room for the largest step, the same for every engine.
 fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let (profile, subject) = (bench.profile, bench.subject);
@@ -84,6 +111,11 @@ fn settings(bench: &Bench<'_>, log: &Path) -> anyhow::Result<Settings> {
     let threads = || default_threads(bench.cores.server.as_ref());
     settings.threads = profile.server.threads.unwrap_or_else(threads);
     settings.weights = profile.server.weights.clone();
+    settings.device = profile.server.device.clone();
+    settings.sampling = Sampling {
+        temperature: profile.requests.temperature,
+        top_p: profile.requests.top_p,
+    };
     settings.extra_args = profile.server.args.clone();
     Ok(settings)
 }
@@ -145,8 +177,8 @@ pub fn measure(
         Kind::Attach => None,
         _ => Some(settings(bench, &store.dir().join(&log))?),
     };
-    let running = match bring_up(bench, recipe, settings.as_ref(), api_key, &control) {
-        Ok(Some(running)) => running,
+    let (running, converted) = match bring_up(bench, recipe, settings.as_ref(), api_key, &control) {
+        Ok(Some(up)) => up,
         Ok(None) => return Ok(()),
         Err(error) => {
             let failure = failure(&error);
@@ -159,6 +191,7 @@ pub fn measure(
     };
     store.engine(index, |engine| {
         engine.version = running.version().map(str::to_owned);
+        engine.converted = converted.map(converted_model);
         engine.starts += u32::from(running.pid().is_some());
         engine.load_s = engine.load_s.or(running.load_s());
         engine.wanted = settings.as_ref().map(wanted).unwrap_or_default();
@@ -186,27 +219,71 @@ pub fn measure(
     steps
 }
 
-/// The engine's server, ready; none if the user would not wait.
+/// An engine's program, and the model in a form that it reads.
+pub struct Had {
+    /// The program.
+    pub program: Program,
+    /// The model's file or folder.
+    pub model: PathBuf,
+    /// What that is, where it is not the model that was named.
+    pub converted: Option<Converted>,
+}
+
+/// Gets an engine's program, building it if need be, and `model` in a form that it reads, converting it if need be.
+///
+/// # Errors
+/// What to do where the program or its converter can't be had, or the end of what cargo or the converter said.
+pub fn have(recipe: &Recipe, model: &Model, progress: &Progress) -> anyhow::Result<Had> {
+    let status = Shown::on(progress);
+    let program = engine::ensure(recipe, &status)?;
+    let converted = match engine::is_converted(recipe, &model.path) {
+        true => {
+            let sha256 = model.checksum(&status)?.unwrap_or_default();
+            engine::convert(recipe, &model.path, &sha256, &status)?
+        }
+        false => None,
+    };
+    let given = converted
+        .as_ref()
+        .map_or(&model.path, |converted| &converted.path);
+    Ok(Had {
+        program,
+        model: given.clone(),
+        converted,
+    })
+}
+
+/// The engine's server, ready, and the conversion that it serves; none if the user would not wait.
 fn bring_up(
     bench: &Bench<'_>,
     recipe: &Recipe,
     settings: Option<&Settings>,
     api_key: Option<&str>,
     control: &tokio::runtime::Runtime,
-) -> anyhow::Result<Option<Running>> {
+) -> anyhow::Result<Option<(Running, Option<Converted>)>> {
     let status = Shown::on(bench.progress);
-    // Cargo hears Ctrl-C itself.
-    let program = settings
-        .map(|settings| Ok::<_, EngineError>((engine::ensure(recipe, &status)?, settings)))
-        .transpose()?;
+    // Cargo and a converter hear Ctrl-C themselves.
+    let had = match (settings, bench.subject.model()) {
+        (Some(settings), Some(model)) => {
+            let had = have(recipe, model, bench.progress)?;
+            let given = Settings {
+                model: had.model.clone(),
+                ..settings.clone()
+            };
+            Some((had, given))
+        }
+        _ => None,
+    };
     let ready = async {
-        let Some((program, settings)) = program else {
+        let Some((had, settings)) = had else {
             let url = bench.profile.url.as_deref().or(recipe.url.as_deref());
             let url = url.context("attach needs --url")?;
             let name = bench.subject.name().map(str::to_owned);
-            return Ok(engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?);
+            let running = engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?;
+            return Ok((running, None));
         };
-        Ok(engine::start(recipe, &program, settings, &status).await?)
+        let running = engine::start(recipe, &had.program, &settings, &status).await?;
+        Ok((running, had.converted))
     };
     control.block_on(async {
         tokio::select! {
@@ -214,6 +291,19 @@ fn bring_up(
             () = bench.interrupt.asked() => Ok(None),
         }
     })
+}
+
+/// A conversion, as `run.json` holds it.
+fn converted_model(converted: Converted) -> ConvertedModel {
+    ConvertedModel {
+        path: converted.path.display().to_string(),
+        from_hash: converted.from_sha256,
+        path_hash: converted.sha256,
+        bytes: converted.bytes,
+        format: converted.format,
+        bits_per_weight: converted.bits_per_weight,
+        convert_s: converted.seconds,
+    }
 }
 
 /// What a server was asked to have, as `run.json` holds it.
@@ -224,9 +314,11 @@ fn wanted(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
         ("threads", settings.threads),
     ];
     let numbers = numbers.map(|(key, value)| (key.to_owned(), value.into()));
-    let weights = settings.weights.clone();
-    let weights = weights.map(|form| ("weights".to_owned(), form.into()));
-    numbers.into_iter().chain(weights).collect()
+    let words = [("weights", &settings.weights), ("device", &settings.device)];
+    let words = words
+        .into_iter()
+        .filter_map(|(key, word)| Some((key.to_owned(), word.clone()?.into())));
+    numbers.into_iter().chain(words).collect()
 }
 
 /// What an engine tells of its settings, as `run.json` holds it.

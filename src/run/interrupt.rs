@@ -7,41 +7,53 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::load::Stop;
+use crate::report;
 
 /// How often the user has asked to stop, and who must hear of it.
 #[derive(Debug, Clone)]
 pub struct Interrupt {
     asked: Arc<AtomicU8>,
     stop: Stop,
-    heard: watch::Receiver<bool>,
+    tell: watch::Sender<bool>,
 }
 
 impl Interrupt {
     /// Takes over SIGINT, SIGTERM and SIGHUP for this process. Called once, before anything else does: `goose` would
     /// install a handler of its own.
     pub fn install() -> Interrupt {
-        let (tell, heard) = watch::channel(false);
         let interrupt = Interrupt {
             asked: Arc::default(),
             stop: Stop::default(),
-            heard,
+            tell: watch::Sender::new(false),
         };
-        let (asked, stop) = (interrupt.asked.clone(), interrupt.stop.clone());
-        let handler = move || match asked.fetch_add(1, Ordering::Relaxed) {
-            0 => {
+        let asker = interrupt.clone();
+        let handler = move || {
+            if !asker.is_set() {
                 eprintln!(
                     "\ninterrupted: stopping, what was measured is saved (again to cut requests in flight)"
                 );
-                stop.soft();
-                tell.send_replace(true);
             }
-            1 => stop.hard(),
-            // Whatever hangs now is not the load; servers end by their guards.
-            _ => std::process::exit(130),
+            asker.ask();
         };
         // It fails only where a handler is installed already, and there is none before this.
         let _ = ctrlc::set_handler(handler);
         interrupt
+    }
+
+    /// The user asks to stop: the first time in order, the second time at once.
+    pub fn ask(&self) {
+        match self.asked.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                self.stop.soft();
+                self.tell.send_replace(true);
+            }
+            1 => self.stop.hard(),
+            // Whatever hangs now is not the load; servers end by their guards.
+            _ => {
+                report::leave();
+                std::process::exit(130)
+            }
+        }
     }
 
     /// Whether the user has asked to stop.
@@ -70,9 +82,7 @@ impl Interrupt {
 
     /// Returns once the user has asked to stop.
     pub async fn asked(&self) {
-        let mut heard = self.heard.clone();
-        if heard.wait_for(|set| *set).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        // The sender is ours, so that this ends when the user asks and not before.
+        let _ = self.tell.subscribe().wait_for(|set| *set).await;
     }
 }

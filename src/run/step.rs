@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cores::Cores;
 use super::display::{self, Display};
-use super::{Interrupt, Subject};
+use super::{Interrupt, Subject, stable};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
 use crate::load::{self, Requests, StepLoad, Stop, run_step};
@@ -94,6 +94,9 @@ pub fn all(
         if bench.interrupt.is_set() || running.exit().is_some() {
             break;
         }
+        if stable::enough(bench.profile, &recipe.name, planned, &store.run().steps) {
+            continue;
+        }
         let facts = facts(recipe, planned, index * steps.len());
         store.step_begins(facts.clone())?;
         let stop = bench.interrupt.stop().for_server();
@@ -130,7 +133,9 @@ pub fn all(
             server_running,
             server_waiting,
         };
-        store.step_done(facts, &record, context, &seconds)?;
+        bench
+            .progress
+            .finished(store.step_done(facts, &record, context, &seconds)?);
     }
     Ok(())
 }
@@ -145,6 +150,7 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         model: known.model.replace("{model_name}", running.model_name()),
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
+        ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
         include_usage: known.include_usage,
         extra: extra.collect(),
     }

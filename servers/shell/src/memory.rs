@@ -29,7 +29,7 @@ pub(crate) fn kv_bound(info: &EngineInfo, limits: Limits) -> u64 {
 }
 
 /// Bytes that this process can still take: what the machine has available, or less if a control group says so.
-pub(crate) fn free() -> u64 {
+pub fn free() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     // A group's page cache counts as used there, though it is given back on demand: only `rss` is really taken.

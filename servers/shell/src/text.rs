@@ -51,7 +51,7 @@ impl TextModel for ModelText {
 
 /// Turns the bytes of tokens into text that can be shown: whole characters, nothing of a stop text.
 #[derive(Debug, Default)]
-pub(crate) struct Detokenizer {
+pub struct Detokenizer {
     /// The start of a character that is not complete.
     bytes: Vec<u8>,
     /// Text that may be the start of a stop text.
@@ -60,7 +60,8 @@ pub(crate) struct Detokenizer {
 }
 
 impl Detokenizer {
-    pub(crate) fn new(stop: Vec<String>) -> Self {
+    /// For an output that the `stop` texts end.
+    pub fn new(stop: Vec<String>) -> Self {
         Self {
             bytes: Vec::new(),
             held: String::new(),
@@ -70,7 +71,7 @@ impl Detokenizer {
 
     /// Takes a token's bytes in; returns the text that is certain now, and whether a stop text was met, in which
     /// case that text is the last. `may_stop` false lets stop texts pass.
-    pub(crate) fn push(&mut self, bytes: &[u8], may_stop: bool) -> (String, bool) {
+    pub fn push(&mut self, bytes: &[u8], may_stop: bool) -> (String, bool) {
         self.bytes.extend_from_slice(bytes);
         self.take_characters();
         if self.stop.is_empty() || !may_stop {
@@ -90,7 +91,7 @@ impl Detokenizer {
     }
 
     /// What is left when the output ends; an incomplete character shows as U+FFFD.
-    pub(crate) fn finish(&mut self) -> String {
+    pub fn finish(&mut self) -> String {
         let mut text = std::mem::take(&mut self.held);
         text.push_str(&String::from_utf8_lossy(&self.bytes));
         self.bytes.clear();

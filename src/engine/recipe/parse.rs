@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::placeholder::{INSTALL_PLACEHOLDERS, PLACEHOLDERS, placeholders, unknown};
-use super::{Kind, Recipe};
+use super::placeholder::{CONVERT_PLACEHOLDERS, INSTALL_PLACEHOLDERS, PLACEHOLDERS, placeholders, unknown};
+use super::{Convert, Kind, Recipe};
 
 /// Why a recipe can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +65,16 @@ impl Recipe {
             .args
             .iter()
             .chain(&self.serve.weights_args)
+            .chain(&self.serve.device_args)
             .chain(self.serve.env.values())
             .chain(self.serve.files.iter().flat_map(|(path, text)| [path, text]))
             .chain(self.serve.prepare.iter().flatten());
         let install = self.install.iter().flat_map(|install| &install.program);
+        let convert = self.convert.iter().flat_map(|convert| &convert.command);
         let mistake = serve
             .map(|word| (word, &PLACEHOLDERS[..]))
             .chain(install.map(|word| (word, &INSTALL_PLACEHOLDERS[..])))
+            .chain(convert.map(|word| (word, &CONVERT_PLACEHOLDERS[..])))
             .find_map(|(word, known)| unknown(word, known));
         if let Some((name, message)) = mistake {
             return Some((at(&format!("{{{name}}}")), message));
@@ -82,6 +85,17 @@ impl Recipe {
         ) {
             let message = "dialect.max_tokens is `max_tokens` or `max_completion_tokens`".to_owned();
             return Some((at("max_tokens"), message));
+        }
+        if self
+            .install
+            .as_ref()
+            .is_some_and(|how| how.packages.is_empty() == how.go.is_none())
+        {
+            let message = "install has `packages` for pip or `go`, one of the two".to_owned();
+            return Some((at("[install]"), message));
+        }
+        if let Some(message) = self.convert.as_ref().and_then(|how| self.misconverts(how)) {
+            return Some((at("[convert]"), message));
         }
         let had = self.find.is_some() || self.build.is_some() || self.install.is_some();
         let told_port = || {
@@ -109,6 +123,22 @@ impl Recipe {
             )),
             _ => None,
         }
+    }
+
+    /// What is wrong with a conversion.
+    fn misconverts(&self, how: &Convert) -> Option<String> {
+        let missing = ["model", "out"].into_iter().find(|name| !how.uses(name));
+        if let Some(name) = missing {
+            return Some(format!(
+                "convert.command must tell the converter its `{{{name}}}`"
+            ));
+        }
+        let nameable = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if how.to.is_empty() || !how.to.chars().all(nameable) {
+            return Some("convert.to is a form's name: letters, digits, `-`, `_` and `.`".into());
+        }
+        let lacks = how.uses("python") && how.packages.is_empty() && self.install.is_none();
+        lacks.then(|| "convert.command has a `{python}`: give its convert.packages, or [install]".into())
     }
 }
 
@@ -210,6 +240,34 @@ args = ["--port", "{port}"]
             message,
             "x/engine.toml:8: unknown placeholder `{prot}`, did you mean `{port}`?"
         );
+    }
+
+    #[test]
+    fn an_engine_is_installed_by_pip_or_by_go() {
+        let install = |lines: &str| {
+            let text =
+                format!("{MINIMAL}[install]\nprogram = ['{{dir}}/bin/x']\ntakes = 'a minute'\n{lines}");
+            Recipe::parse(&text, "x/engine.toml", None).map(|_| ())
+        };
+        install("packages = ['x']").unwrap();
+        install("go = 'example.com/x@v1.0.0'").unwrap();
+        for wrong in ["", "packages = ['x']\ngo = 'example.com/x@v1.0.0'"] {
+            let message = install(wrong).unwrap_err().to_string();
+            assert!(message.starts_with("x/engine.toml:9: install has"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_conversion_says_what_it_reads_and_writes() {
+        let convert = |to: &str, words: &str| {
+            error(&format!(
+                "{MINIMAL}[convert]\nto = '{to}'\ncommand = [{words}]\ntakes = 'a second'\n"
+            ))
+        };
+        assert!(convert("st", "'c', '{model}'").contains("`{out}`"));
+        assert!(convert("st", "'c', '{model}', '{our}'").contains("did you mean `{out}`?"));
+        assert!(convert("a/b", "'c', '{model}', '{out}'").contains("a form's name"));
+        assert!(convert("st", "'{python}', '{model}', '{out}'").contains("convert.packages"));
     }
 
     #[test]

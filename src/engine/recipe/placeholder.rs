@@ -3,7 +3,7 @@
 use super::parse::nearest;
 
 /// Words in braces that a recipe's arguments may use; `dir` is a folder of ours for the engine.
-pub const PLACEHOLDERS: [&str; 11] = [
+pub const PLACEHOLDERS: [&str; 12] = [
     "model",
     "model_name",
     "host",
@@ -13,12 +13,16 @@ pub const PLACEHOLDERS: [&str; 11] = [
     "context_total",
     "threads",
     "weights",
+    "device",
     "log",
     "dir",
 ];
 
 /// Those of the commands that install an engine.
 pub(super) const INSTALL_PLACEHOLDERS: [&str; 2] = ["python", "dir"];
+
+/// Those of the command that converts a model.
+pub(super) const CONVERT_PLACEHOLDERS: [&str; 4] = ["python", "dir", "model", "out"];
 
 /// The names in braces inside `word`; JSON braces and the like are no names.
 pub(in crate::engine) fn placeholders(word: &str) -> impl Iterator<Item = &str> {

@@ -35,16 +35,22 @@ pub struct Latency {
     pub few_samples: Vec<String>,
 }
 
-/// 95 % confidence intervals in milliseconds. Both methods take the samples as independent; samples of one run are
-/// correlated, so the true intervals are wider.
+/// 95 % confidence intervals in milliseconds, by a block bootstrap in the order of time: over requests, and of ITL and ICL
+/// over seconds. Absent with fewer than 10 of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Intervals {
-    /// Of the median: order statistics at the ranks of the exact binomial distribution.
+    /// Of the median.
     pub p50: Option<[f64; 2]>,
-    /// Of the 99th percentile, likewise; absent below 367 samples, where no order statistic bounds it from above.
+    /// Of the 90th percentile.
+    #[serde(default)]
+    pub p90: Option<[f64; 2]>,
+    /// Of the 99th percentile; absent where no sample bounds it from above, as with fewer than some 370.
     pub p99: Option<[f64; 2]>,
-    /// Of the mean: normal approximation, `mean ± 1.96 sd / sqrt(n)`.
+    /// Of the mean.
     pub mean: Option<[f64; 2]>,
+    /// Blocks that these intervals rest on, the fewest of them: one more than their degrees of freedom.
+    #[serde(default)]
+    pub blocks: Option<u32>,
 }
 
 /// Percentiles in milliseconds when a failed request counts as infinite; `null` is infinite.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientResult, Latency, Verdict, WithFailures};
+use super::{ClientResult, Cost, Latency, Verdict, WithFailures};
 use crate::measure::{Outcome, TokenSource};
 
 /// A sequence length in tokens, as it was asked for.
@@ -55,6 +55,9 @@ pub struct StepResult {
     pub requests_all: Requests,
     /// Failures among the requests sent inside the window, by kind.
     pub errors: BTreeMap<Outcome, u64>,
+    /// 95 % interval of the share of these requests that failed; absent with fewer than 10.
+    #[serde(default)]
+    pub failed_share_ci95: Option<[f64; 2]>,
     /// Tokens of the requests sent inside the window that succeeded.
     pub tokens: Tokens,
     /// Events with output over the whole step, to be held against the server's own count.
@@ -63,13 +66,18 @@ pub struct StepResult {
     pub output_tokens_all: u64,
     /// Output tokens that arrived inside the window, per second.
     pub output_tps: f64,
-    /// 95 % interval of `output_tps` by batch means over the window's whole seconds (at most 20 batches, Student's
-    /// t); absent for windows under 10 s.
+    /// 95 % interval of `output_tps` by a block bootstrap over the window's whole seconds; absent with fewer than 10.
     pub output_tps_ci95: Option<[f64; 2]>,
     /// Requests whose last output arrived inside the window, per second.
     pub request_rps: f64,
+    /// 95 % interval of `request_rps`, likewise.
+    #[serde(default)]
+    pub request_rps_ci95: Option<[f64; 2]>,
     /// Requests sent inside the window that met every SLO, per second of the window; absent when no SLO was given.
     pub goodput_rps: Option<f64>,
+    /// 95 % interval of `goodput_rps`, likewise.
+    #[serde(default)]
+    pub goodput_rps_ci95: Option<[f64; 2]>,
     /// Users claimed and users seen.
     pub concurrency: Concurrency,
     /// Time to first token: `first - sent`.
@@ -100,6 +108,9 @@ pub struct StepResult {
     pub server: Option<ServerResult>,
     /// Throughput against the step of the same engine and shape with the fewest users.
     pub scaling: Option<Scaling>,
+    /// What it costs, when the user named a price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Requests of the whole step that were sent a second time, on a new connection: the server had closed the
     /// kept-alive one before a byte of an answer.
     #[serde(default)]

@@ -35,7 +35,7 @@ pub fn render(item: &Item, requests: &Requests, dialect: &Dialect) -> Result<Ren
         let field = dialect.ignore_eos.as_ref().ok_or_else(|| {
             Error::Refused("this engine cannot ignore the end token: run it with `--ignore-eos=false`".into())
         })?;
-        fields.insert(field.clone(), true.into());
+        fields.insert(field.clone(), dialect.ignore_eos_value.clone());
     }
     fields.extend(dialect.extra.clone());
     let options = Value::Object(fields).to_string();

@@ -1,0 +1,74 @@
+//! What limited the run, and what to do next.
+
+use super::engines;
+use crate::measure::result::{EngineResult, RunResult, StepResult, Verdict};
+use crate::report::columns::significant;
+
+/// A server that uses this share of its threads, or of a GPU, is limited by them.
+const BUSY: f64 = 0.9;
+
+/// For each engine, what held it back under its largest load.
+pub(super) fn limits(run: &RunResult) -> Vec<String> {
+    let mut lines = Vec::new();
+    let client_limited = |step: &&StepResult| step.verdicts.contains(&Verdict::ClientLimited);
+    let spoilt = run.steps.iter().filter(client_limited).count();
+    if spoilt > 0 {
+        lines.push(format!(
+            "The client limited {spoilt} of {} steps, and the verdict leaves them out: give it processors of its own \
+             (--client-cpus), or a machine of its own",
+            run.steps.len()
+        ));
+    }
+    for engine in engines(run) {
+        let steps = run.steps.iter().filter(|step| step.facts.engine == engine);
+        let Some(step) = steps
+            .filter(|step| !client_limited(step))
+            .max_by_key(|step| step.facts.users)
+        else {
+            continue;
+        };
+        let known = run.engines.iter().find(|known| known.name == engine);
+        lines.extend(limit(step, known));
+    }
+    lines
+}
+
+fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
+    let (name, users) = (&step.facts.engine, step.facts.users);
+    if step.verdicts.contains(&Verdict::Queued) {
+        return Some(format!(
+            "{name} at {users} users was limited by its slots: requests waited in its queue (--parallel gives it more)"
+        ));
+    }
+    let server = step.server.as_ref()?;
+    let gpu = server
+        .gpu
+        .iter()
+        .filter_map(|gpu| gpu.utilisation_pct)
+        .fold(None, |most: Option<f64>, pct| {
+            Some(most.map_or(pct, |most| most.max(pct)))
+        });
+    if let Some(pct) = gpu.filter(|pct| *pct >= 100.0 * BUSY) {
+        return Some(format!(
+            "{name} at {users} users was limited by its GPU, which was busy {pct:.0} % of the window"
+        ));
+    }
+    let threads = engine?
+        .effective
+        .get("threads")
+        .or(engine?.wanted.get("threads"))?
+        .as_f64()?;
+    let cores = server.cpu_s / step.window_s.max(f64::MIN_POSITIVE);
+    Some(match cores >= BUSY * threads {
+        true => format!(
+            "{name} at {users} users was limited by its processors: it kept {} of {} threads busy",
+            significant(cores),
+            significant(threads)
+        ),
+        false => format!(
+            "{name} at {users} users kept {} of {} threads busy: what held it back is not to be seen from outside",
+            significant(cores),
+            significant(threads)
+        ),
+    })
+}
