@@ -144,6 +144,9 @@ pub enum EngineAction {
         /// The address of an engine that runs already
         #[arg(long, value_name = "URL")]
         url: Option<String>,
+        /// Give up on an engine whose model has not answered this long after its start; default: its recipe's
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        load_timeout: Option<Duration>,
         /// What to print
         #[arg(long, value_enum, default_value = "table")]
         format: TableFormat,
@@ -170,6 +173,12 @@ pub struct Report {
     /// What to print
     #[arg(long, value_enum, default_value = "table")]
     pub format: crate::profile::Format,
+    /// Write it to this file instead of printing it
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Open the run's report.html in the browser
+    #[arg(long)]
+    pub open: bool,
     /// Write the results in these forms too, into the run's folder `export/`
     #[arg(long, value_enum, value_name = "FORM,...", value_delimiter = ',')]
     pub export: Vec<crate::profile::Export>,

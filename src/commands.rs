@@ -56,6 +56,7 @@ pub fn engines(
             model,
             command,
             url,
+            load_timeout,
             format,
         }) => {
             let recipe = run::recipe(name, command.as_deref())?;
@@ -65,7 +66,8 @@ pub fn engines(
                     let model = run::model(model.as_deref(), &progress)?;
                     let log = tempfile_dir()?.join(format!("engine-{name}.log"));
                     let had = run::have(&recipe, &model, &progress)?;
-                    let settings = Settings::new(&had.model, &model.name, log);
+                    let mut settings = Settings::new(&had.model, &model.name, log);
+                    settings.ready_timeout = *load_timeout;
                     Some((had.program, settings))
                 }
             };
@@ -238,6 +240,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let threads = || u32::try_from(cpus).unwrap_or(u32::MAX);
     settings.threads = serve.server.threads.unwrap_or_else(threads);
     settings.weights = serve.server.weights.clone();
+    settings.ready_timeout = serve.server.load_timeout;
     settings.device = serve.server.device.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();
@@ -310,10 +313,10 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
     })
 }
 
-/// `loadtest report RUN`.
+/// `loadtest report RUN`: shows a run again, on stdout or in `output`, and writes its `report.html` anew.
 ///
 /// # Errors
-/// There is no such run, or its files are broken; [`Usage`] for a baseline that is none of its engines.
+/// There is no such run, its files are broken, or what was asked for cannot be written or opened; [`Usage`] for a baseline that is none of its engines.
 pub fn report(asked: &Report) -> anyhow::Result<Ending> {
     let dir = find(Path::new("results"), &asked.run.to_string_lossy())?;
     let mut result = open(&dir)?;
@@ -328,14 +331,22 @@ pub fn report(asked: &Report) -> anyhow::Result<Ending> {
     }
     let written = report::export(&result, &dir, &run::exports(&asked.export))
         .with_context(|| format!("cannot export to {}", dir.display()))?;
-    report::print(&report::render(
-        &result,
-        format(asked.format),
-        report::terminal_width(),
-        Some(&dir),
-    ))?;
+    let page = run::write_page(&result, &dir);
+    let width = report::terminal_width();
+    let shown = report::render(&result, format(asked.format), width, Some(&dir));
+    match &asked.output {
+        Some(file) => {
+            std::fs::write(file, shown).with_context(|| format!("cannot write {}", file.display()))?
+        }
+        None => report::print(&shown)?,
+    }
     for path in written {
         eprintln!("wrote {}", path.display());
+    }
+    if asked.open {
+        let page = page.with_context(|| format!("{} has no report.html to open", dir.display()))?;
+        ::open::that_detached(&page)
+            .with_context(|| format!("no browser could be started; open {} yourself", page.display()))?;
     }
     Ok(Ending::Done)
 }

@@ -3,23 +3,28 @@
 mod calibration;
 mod cores;
 mod display;
+mod ended;
 mod engines;
 mod interrupt;
 mod shown;
 mod stable;
 mod step;
 mod subject;
+mod used;
+mod verify;
+mod watched;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 
 use crate::cli;
-use crate::measure::result::{Price, RunResult, Status, Verdict};
+use crate::measure::result::{EngineAnswers, Price, RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
-use crate::profile::Profile;
+use crate::profile::{Profile, Verify};
 use crate::report::{self, Overview, Progress, Show};
-use crate::telemetry::Machine;
+use crate::telemetry::{self, Machine};
 
 use calibration::When;
 use cores::Cores;
@@ -38,7 +43,7 @@ pub enum Ending {
     Done,
     /// It could not, or not all of it; the report says which part and why.
     Failed,
-    /// It did, and a gate failed: a step was limited by the client, under `--strict`.
+    /// It did, and a gate failed under `--strict`: a step was limited by the client, or answers were garbled.
     Gate,
     /// The user interrupted it; what was measured is saved.
     Interrupted,
@@ -77,12 +82,14 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let recipes = engines::recipes(&profile)?;
     let subject = Subject::resolve(&profile, &recipes, &progress)?;
 
+    let mut cards = telemetry::nvidia();
+    let machine = Machine::read(cards.as_deref_mut());
     let progress = progress.on_dashboard(overview(&profile, &subject, &recipes), {
         let interrupt = interrupt.clone();
         move || interrupt.ask()
     });
     let clock = Clock::start();
-    let mut store = open_store(&profile, &recipes, &subject)?;
+    let mut store = open_store(&profile, &recipes, &subject, &machine)?;
     let bench = step::Bench {
         profile: &profile,
         subject: &subject,
@@ -90,6 +97,8 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         progress: &progress,
         interrupt,
         clock,
+        cards: cards.map(|cards| Arc::new(Mutex::new(cards))),
+        verifier: verify::verifier(&profile, recipes.iter().map(|recipe| recipe.name.clone())),
     };
     calibration::calibrate(&bench, &mut store, When::Before)?;
     for (number, turn) in profile.turns(recipes.len()).iter().enumerate() {
@@ -115,10 +124,11 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     }
     drop(progress);
     let dir = store.dir().to_owned();
-    let status = status(&store, interrupt);
+    let status = status(&profile, &store, interrupt);
     let result = store.finish(status)?;
     let forms = exports(&profile.report.export);
     report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
+    write_page(&result, &dir);
     print(&profile, &result, &dir)?;
     Ok(ending(&profile, &result))
 }
@@ -136,13 +146,14 @@ fn open_store(
     profile: &Profile,
     recipes: &[crate::engine::Recipe],
     subject: &Subject,
+    machine: &Machine,
 ) -> anyhow::Result<Store> {
     let effective = match serde_json::to_value(profile).context("the profile does not serialise")? {
         serde_json::Value::Object(map) => map,
         _ => serde_json::Map::new(),
     };
     let mut run = RunResult::new(chrono::Utc::now(), effective);
-    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(Machine::read()) {
+    if let Ok(serde_json::Value::Object(machine)) = serde_json::to_value(machine) {
         run.machine = machine;
     }
     run.model = subject.describe();
@@ -178,15 +189,25 @@ fn overview(profile: &Profile, subject: &Subject, recipes: &[crate::engine::Reci
     }
 }
 
-fn status(store: &Store, interrupt: &Interrupt) -> Status {
+fn status(profile: &Profile, store: &Store, interrupt: &Interrupt) -> Status {
     let run = store.run();
+    let idle = match profile.verify {
+        Verify::Only => answered(run).next().is_none(),
+        Verify::On | Verify::Off => run.steps.is_empty(),
+    };
     if interrupt.is_set() {
         Status::Interrupted
-    } else if run.steps.is_empty() || run.engines.iter().all(|engine| engine.failure.is_some()) {
+    } else if idle || run.engines.iter().all(|engine| engine.failure.is_some()) {
         Status::Failed
     } else {
         Status::Done
     }
+}
+
+/// The engines whose answers were verified.
+fn answered(run: &RunResult) -> impl Iterator<Item = &EngineAnswers> {
+    let engines = run.verification.iter().flat_map(|found| &found.engines);
+    engines.filter(|engine| engine.failure.is_none())
 }
 
 fn show(profile: &Profile) -> Show {
@@ -195,6 +216,13 @@ fn show(profile: &Profile) -> Show {
         (false, false) => Show::Lines,
         (false, true) => Show::Auto,
     }
+}
+
+/// Writes `report.html`. A page that cannot be written costs nothing that was measured: a warning, no error.
+pub fn write_page(result: &RunResult, dir: &Path) -> Option<PathBuf> {
+    report::write_page(result, dir)
+        .inspect_err(|error| eprintln!("warning: cannot write report.html in {}: {error}", dir.display()))
+        .ok()
 }
 
 /// The tables on stdout, and where the files are.
@@ -212,15 +240,18 @@ fn print(profile: &Profile, result: &RunResult, dir: &Path) -> std::io::Result<(
 }
 
 fn ending(profile: &Profile, result: &RunResult) -> Ending {
-    let client_limited = result
+    let gates = [Verdict::ClientLimited, Verdict::Garbled];
+    let gate_failed = result
         .steps
         .iter()
-        .any(|step| step.verdicts.contains(&Verdict::ClientLimited));
+        .any(|step| gates.iter().any(|gate| step.verdicts.contains(gate)));
+    let silent = profile.verify == Verify::Only && answered(result).count() < result.engines.len();
     match result.status {
         Status::Interrupted => Ending::Interrupted,
         Status::Failed | Status::Running => Ending::Failed,
         Status::Done if result.engines.iter().any(|engine| engine.failure.is_some()) => Ending::Failed,
-        Status::Done if profile.report.strict && client_limited => Ending::Gate,
+        Status::Done if silent => Ending::Failed,
+        Status::Done if profile.report.strict && gate_failed => Ending::Gate,
         Status::Done => Ending::Done,
     }
 }

@@ -115,7 +115,7 @@ fn go_builds_into_a_folder_of_ours_and_leaves_no_scratch() {
         .expect("its row");
     assert_eq!(
         (&row["state"], &row["version"]),
-        (&"ready".into(), &"gopher v1.2.3".into())
+        (&"ready".into(), &"v1.2.3".into())
     );
 }
 

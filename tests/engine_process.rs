@@ -111,7 +111,9 @@ async fn a_server_is_ready_tells_its_settings_and_stops() {
         (running.effective().parallel, running.effective().context),
         (Some(3), Some(512))
     );
-    assert!(running.load_s().unwrap() > 0.0 && running.exit().is_none());
+    let load = running.load().unwrap();
+    assert!(load.ready.unwrap() > Duration::ZERO && load.first_token > load.ready.unwrap());
+    assert!(running.exit().is_none() && !running.is_dead());
     let usage = running.processes().unwrap().usage(1).unwrap();
     assert!(usage.rss_bytes > 1 << 20 && usage.threads >= 1);
     assert_eq!(running.pid(), stand_in.pids().first().copied());
@@ -217,6 +219,37 @@ async fn a_port_in_use_is_said_to_be() {
     let message = stand_in.start_with(&settings).await.err().unwrap().to_string();
     assert!(message.contains("is in use"), "{message}");
     assert!(stand_in.pids().is_empty());
+}
+
+#[tokio::test]
+async fn a_port_that_someone_took_first_is_exchanged_for_another() {
+    let stand_in = StandIn::new("comes-second");
+    let pids = pids_file(stand_in.dir.path());
+    let thief = std::thread::spawn(move || {
+        let file = pids.with_extension("port");
+        until("a port to take", || {
+            fs::read_to_string(&file).is_ok_and(|port| !port.is_empty())
+        });
+        let port: u16 = fs::read_to_string(&file).unwrap().parse().unwrap();
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        fs::write(pids.with_extension("taken"), "").unwrap();
+        taken
+    });
+    let told = std::sync::Mutex::new(String::new());
+    let tell = |words: &str| told.lock().unwrap().push_str(words);
+    let settings = stand_in.settings();
+    let running = engine::start(&stand_in.recipe, &stand_in.program, &settings, &tell)
+        .await
+        .unwrap();
+    let taken = thief.join().unwrap().local_addr().unwrap().port();
+    assert!(!running.base_url().ends_with(&format!(":{taken}")));
+    let told = told.lock().unwrap().clone();
+    assert!(
+        told.contains(&format!("port {taken} was taken meanwhile")),
+        "{told}"
+    );
+    running.stop().await.unwrap();
+    stand_in.assert_all_gone(2);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["measure", "profile"]),
     ("load", &["client", "measure", "profile", "telemetry"]),
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
+    ("verify", &["engine", "load", "measure"]),
     ("compare", &["measure", "stats"]),
     ("report", &["compare", "measure", "stats"]),
     ("cli", &["profile"]),

@@ -175,6 +175,7 @@ fn step(
     let shards = load::shards(load.users, load.cpus.as_ref());
     let target = Target::new(reference.base_url(), Endpoint::Chat.path(), None, &[])?;
     Ok(StepLoad {
+        gate: None,
         target: Arc::new(target),
         engine: 0,
         step: 0,

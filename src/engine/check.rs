@@ -95,17 +95,19 @@ impl Asker<'_> {
             "model": self.model,
             "messages": [{ "role": "user", "content": "Name three colours." }],
             "stream": true,
-            "temperature": 0,
         });
+        for (name, value) in &dialect.extra {
+            body[name] = json!(value);
+        }
+        if let Some(field) = &dialect.temperature {
+            body[field] = json!(0);
+        }
         body[&dialect.max_tokens] = json!(TOKENS);
         if dialect.include_usage {
             body["stream_options"] = json!({ "include_usage": true });
         }
         if let Some(field) = &dialect.ignore_eos {
             body[field] = json!(dialect.ignore_eos_value);
-        }
-        for (name, value) in &dialect.extra {
-            body[name] = json!(value);
         }
         for (name, value) in changes {
             body[*name] = value.clone();

@@ -208,7 +208,8 @@ pub(super) fn put_files(recipe: &Recipe, files: &[PathBuf], dir: &Path) -> Resul
 
 /// What pip and other programs that say what they do are seen to do. An error is kept for the end instead.
 pub(super) fn said(line: &str) -> Option<String> {
-    let line = line.trim();
+    // Of a bar, its words and its share.
+    let line = line.split('|').next().unwrap_or_default().trim();
     let short = || line.chars().take(100).collect();
     (!line.is_empty() && !line.to_lowercase().contains("error")).then(short)
 }
@@ -224,6 +225,15 @@ fn bare_name(package: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_is_its_words_and_its_share() {
+        assert_eq!(
+            said("writing:  28%|##    | 75/272 [00:07<00:09]").unwrap(),
+            "writing:  28%"
+        );
+        assert_eq!(said("ERROR: no such package"), None);
+    }
 
     #[test]
     fn requirements_have_bare_names() {

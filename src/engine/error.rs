@@ -88,7 +88,7 @@ pub enum EngineError {
         port: u16,
     },
     /// The server ended before the model answered.
-    #[error("{engine} died while loading, {exit}; its log is {}{}", .log.display(), shown(&.exit.log_tail))]
+    #[error("{engine} died while loading, {exit}{}; its log is {}{}", background(.exit), .log.display(), shown(&.exit.log_tail))]
     Died {
         /// The engine.
         engine: String,
@@ -98,7 +98,7 @@ pub enum EngineError {
         log: PathBuf,
     },
     /// The server runs but the model did not answer in time.
-    #[error("{engine} did not answer within {} s: {last}; its log is {}{}", .after.as_secs(), .log.display(), shown(.log_tail))]
+    #[error("{engine} did not answer within {} s: {last}; give it longer by --load-timeout, or timeout_s under [ready] in its engine.toml; its log is {}{}", .after.as_secs(), .log.display(), shown(.log_tail))]
     NeverReady {
         /// The engine.
         engine: String,
@@ -145,6 +145,14 @@ impl EngineError {
 pub(super) fn reason(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// What a server that ends well before it has answered may have done.
+fn background(exit: &Exit) -> &'static str {
+    match exit.code {
+        Some(0) => ": if it went to the background, tell it to stay in the foreground",
+        _ => "",
+    }
 }
 
 fn shown(log_tail: &str) -> String {

@@ -14,7 +14,7 @@ pub(super) fn compiler() -> Option<PathBuf> {
     search_path("go")
 }
 
-/// Builds `packages`, which are named with their version, into `dir/bin`; returns the name and version of its module.
+/// Builds `packages`, which are named with their version, into `dir/bin`; returns the version of their module.
 ///
 /// Sources and intermediate results have a folder in `dir` as well, which goes when the build is done: the user's own
 /// module and build caches stay as they are.
@@ -51,7 +51,7 @@ pub(super) fn install(
     let mut ask = Command::new(&go);
     ask.args(["version", "-m"]).arg(&binaries);
     let told = watched(&recipe.name, &what, &mut ask, |_| None, progress)?;
-    Ok(module(&told).unwrap_or_else(|| packages.join(", ")))
+    Ok(version(&told).unwrap_or_else(|| packages.join(", ")))
 }
 
 /// A line of Go's as a word about its progress: what it downloads, or, alone in its line, a package it is done with.
@@ -61,14 +61,13 @@ fn said(line: &str) -> Option<String> {
     (package || line.starts_with("go: downloading ")).then(|| line.chars().take(100).collect())
 }
 
-/// `ollama v0.9.3` out of what `go version -m` tells of a binary.
-fn module(told: &str) -> Option<String> {
+/// `v0.9.3` out of what `go version -m` tells of a binary.
+fn version(told: &str) -> Option<String> {
     let mut words = told
         .lines()
         .map(str::split_whitespace)
         .find_map(|mut words| (words.next() == Some("mod")).then_some(words))?;
-    let name = words.next()?.rsplit('/').next()?;
-    Some(format!("{name} {}", words.next()?))
+    words.nth(1).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -84,10 +83,10 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_tells_its_module() {
+    fn a_binary_tells_its_version() {
         let told = "bin/ollama: go1.24.0\n\tpath\tgithub.com/ollama/ollama\n\
                     \tmod\tgithub.com/ollama/ollama\tv0.9.3\th1:abc=\n\tdep\tgithub.com/x/y\tv1.0.0\n";
-        assert_eq!(module(told).as_deref(), Some("ollama v0.9.3"));
-        assert_eq!(module("bin/ollama: go1.24.0\n"), None);
+        assert_eq!(version(told).as_deref(), Some("v0.9.3"));
+        assert_eq!(version("bin/ollama: go1.24.0\n"), None);
     }
 }

@@ -3,9 +3,10 @@
 //!
 //! `loadtest` runs itself again as `loadtest __guard LOG GRACE_MS PROGRAM ARG...`, with one end of a socket as standard
 //! input. The guard starts the program in a process group of its own, copies its output into the log, and writes what
-//! happens to the socket, a line each: `started PID`, then `exited CODE` or `killed SIGNAL`, or `failed REASON`. The
-//! line `stop` asks it to end the server; so does the end of the stream, which is how the death of `loadtest` looks,
-//! be it by SIGKILL. As child subreaper (Linux) it also inherits what the server's descendants detach.
+//! happens to the socket, a line each: `started PID`, then `exited CODE` or `killed SIGNAL`, or `failed REASON`. It
+//! ends when all that the server started is gone too. The line `stop` asks it to end the server; so does the end of the
+//! stream, which is how the death of `loadtest` looks, be it by SIGKILL. As child subreaper (Linux) it also inherits
+//! what the server's descendants detach.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, PipeReader, Write};
@@ -32,7 +33,7 @@ pub const SUBCOMMAND: &str = "__guard";
 const REAP_EVERY: Duration = Duration::from_millis(50);
 
 /// How long processes that were sent SIGKILL may take to go.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Signals meant for `loadtest` that must not end the guard before the server.
 const IGNORED: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
@@ -52,14 +53,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     else {
         return ExitCode::FAILURE;
     };
-    let last_word = match guard(&socket, Path::new(&log), grace, (program, args.collect())) {
-        Ok(Some(code)) if code.signalled => format!("killed {}", code.value),
-        Ok(Some(code)) => format!("exited {}", code.value),
-        Ok(None) => "failed to learn how the server ended".to_owned(),
-        Err(error) => format!("failed {error}"),
+    let failed = match guard(&socket, Path::new(&log), grace, (program, args.collect())) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => "to learn how the server ended".to_owned(),
+        Err(error) => error.to_string(),
     };
     // Nobody may be left to read it.
-    let _ = writeln!(&socket, "{last_word}");
+    let _ = writeln!(&socket, "failed {failed}");
     ExitCode::SUCCESS
 }
 
@@ -70,12 +70,21 @@ struct End {
     signalled: bool,
 }
 
+impl End {
+    /// Tells it, if anyone is left to read it.
+    fn tell(self, mut socket: &UnixStream) {
+        let what = if self.signalled { "killed" } else { "exited" };
+        let _ = writeln!(socket, "{what} {}", self.value);
+    }
+}
+
+/// Returns whether it could tell how the server ended.
 fn guard(
     mut socket: &UnixStream,
     log: &Path,
     grace: Duration,
     (program, args): (OsString, Vec<OsString>),
-) -> std::io::Result<Option<End>> {
+) -> std::io::Result<bool> {
     for number in IGNORED {
         // SAFETY: SIG_IGN runs no code of ours.
         unsafe { signal(number, SigHandler::SigIgn) }?;
@@ -107,12 +116,20 @@ fn guard(
         let _ = killpg(server_pid, Signal::SIGTERM);
         wait_for_end(server_pid, &stop, Some(Instant::now() + grace), &mut end);
     }
+    // What the server started may take a while to go; its own end is news at once.
+    let told = end;
+    if let Some(end) = told {
+        end.tell(socket);
+    }
     let clean = sweep(server_pid, &mut end);
+    if let (None, Some(end)) = (told, end) {
+        end.tell(socket);
+    }
     // A process that withstood SIGKILL still holds the pipe: don't wait for the end of its output.
     if clean {
         let _ = logging.join();
     }
-    Ok(end)
+    Ok(end.is_some())
 }
 
 /// Starts the server so that it dies with the guard, and with the signals that the guard ignores set back.

@@ -55,7 +55,11 @@ pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Ve
         note(name, verdict);
     }
     note("stream_options", usage(first));
-    note("temperature", temperature(asker, first).await?);
+    let hot = temperature(asker, first).await?;
+    note("temperature", hot);
+    for (name, least) in [("top_p", json!(0.0001)), ("top_k", json!(1))] {
+        note(name, narrowed(asker, first, hot, (name, least)).await?);
+    }
     note("seed", seed(asker).await?);
     note("stop", stop(asker, first).await?);
     note("ignore_eos", ignore_eos(asker).await?);
@@ -96,6 +100,23 @@ async fn temperature(asker: &Asker<'_>, first: &Findings) -> Result<Verdict, Eng
         _ if hot.refused() => Verdict::Refused(hot.status),
         true => Verdict::Unknown,
         false => Verdict::Honoured,
+    })
+}
+
+/// A hot answer is the greedy one if no token but the likeliest may be drawn.
+async fn narrowed(
+    asker: &Asker<'_>,
+    first: &Findings,
+    hot: Verdict,
+    (name, least): (&str, Value),
+) -> Result<Verdict, EngineError> {
+    let heat = [("temperature", json!(1.5)), ("seed", json!(7)), (name, least)];
+    let found = asker.ask(&heat).await?;
+    Ok(match (found.refused(), hot, found.text == first.text) {
+        (true, ..) => Verdict::Refused(found.status),
+        (_, Verdict::Honoured, true) => Verdict::Honoured,
+        (_, Verdict::Honoured, false) => Verdict::Ignored,
+        _ => Verdict::Unknown,
     })
 }
 

@@ -3,6 +3,7 @@
 //!
 //! An engine is always another process, reached through the same socket as anyone's server.
 
+mod answer;
 mod build;
 mod catalogue;
 mod check;
@@ -23,6 +24,7 @@ mod recipe;
 mod server;
 mod settings;
 
+pub use answer::{Answer, Questioner};
 pub use catalogue::{checkout, recipe, recipes};
 pub use check::{Findings, check};
 pub use convert::{Converted, convert, is_converted};
@@ -35,7 +37,7 @@ pub use recipe::{
     Build, Convert, Dialect, Find, Fixed, Install, Kind, Metrics, PLACEHOLDERS, Probe, ReadBack, Ready,
     Recipe, RecipeError, Serve,
 };
-pub use server::{Running, attach, start};
+pub use server::{Load, Running, attach, start};
 pub use settings::{Effective, Sampling, Settings};
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.

@@ -39,6 +39,7 @@ pub(super) struct Control {
     client: reqwest::Client,
     base: String,
     api_key: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 impl Control {
@@ -55,10 +56,18 @@ impl Control {
             client,
             base: base.into(),
             api_key,
+            headers: Vec::new(),
         })
     }
 
+    /// With headers that go with every request.
+    pub fn with_headers(self, headers: Vec<(String, String)>) -> Control {
+        Control { headers, ..self }
+    }
+
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let headers = self.headers.iter();
+        let request = headers.fold(request, |request, (name, value)| request.header(name, value));
         match &self.api_key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -76,9 +85,19 @@ impl Control {
 
     /// Posts a request for tokens.
     pub async fn post(&self, path: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
+        self.post_within(path, body, TOKEN_PATIENCE).await
+    }
+
+    /// Posts a request whose whole answer must come within `patience`.
+    pub async fn post_within(
+        &self,
+        path: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> reqwest::Result<reqwest::Response> {
         let url = format!("{}{path}", self.base);
         self.authorised(self.client.post(url))
-            .timeout(TOKEN_PATIENCE)
+            .timeout(patience)
             .json(body)
             .send()
             .await

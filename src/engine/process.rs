@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -21,6 +22,12 @@ use crate::telemetry::affinity;
 /// Lines of the log that stand in an [`Exit`].
 const LOG_LINES: usize = 50;
 
+/// Beyond what the guard may take, before a process that is dropped is left to it.
+const DROP_MARGIN: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether a process that is dropped has gone.
+const DROP_LOOK: Duration = Duration::from_millis(5);
+
 /// How a server process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Exit {
@@ -30,6 +37,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// The last 50 lines of its log.
     pub log_tail: String,
+    /// When that was heard of: within a tenth of a second.
+    #[serde(skip)]
+    pub at: Option<Instant>,
 }
 
 impl std::fmt::Display for Exit {
@@ -65,12 +75,15 @@ pub(super) struct Launch<'a> {
     pub guard: &'a Path,
 }
 
-/// A server process. Dropping it ends the server and everything the server started, without waiting for that.
+/// A server process. Dropping it ends the server and everything the server started, and waits for that as long as
+/// the guard may take.
 pub(super) struct Process {
     pid: u32,
     guard_pid: u32,
     socket: UnixStream,
+    dead: Arc<AtomicBool>,
     exit: watch::Receiver<Option<Exit>>,
+    patience: Duration,
 }
 
 impl Process {
@@ -99,15 +112,23 @@ impl Process {
         let (ended, exit) = watch::channel(None);
         let lines = BufReader::new(socket.try_clone()?);
         let log = launch.log.to_owned();
+        let dead = Arc::<AtomicBool>::default();
+        let news = News {
+            started,
+            dead: dead.clone(),
+            ended,
+        };
         thread::Builder::new()
             .name("server-watch".into())
-            .spawn(move || follow(lines, guard, &log, &started, &ended))?;
+            .spawn(move || follow(lines, guard, &log, &news))?;
         match starting.recv() {
             Ok(Ok(pid)) => Ok(Process {
                 pid,
                 guard_pid,
                 socket,
+                dead,
                 exit,
+                patience: launch.grace + guard::KILL_PATIENCE + DROP_MARGIN,
             }),
             Ok(Err(reason)) => Err(std::io::Error::other(reason)),
             Err(_) => Err(std::io::Error::other(
@@ -126,7 +147,12 @@ impl Process {
         self.guard_pid
     }
 
-    /// How it ended, if it has.
+    /// Whether the server's own process has ended. What it started may still be on its way out.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// How it ended, once all that it started is gone.
     pub fn exit(&self) -> Option<Exit> {
         self.exit.borrow().clone()
     }
@@ -154,33 +180,51 @@ impl Drop for Process {
     fn drop(&mut self) {
         // The reader has a copy of the socket, so closing ours would tell the guard nothing.
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        let deadline = Instant::now() + self.patience;
+        while self.exit.borrow().is_none() && Instant::now() < deadline {
+            thread::sleep(DROP_LOOK);
+        }
     }
 }
 
+/// Who is told what the guard tells.
+struct News {
+    started: mpsc::SyncSender<Result<u32, String>>,
+    dead: Arc<AtomicBool>,
+    ended: watch::Sender<Option<Exit>>,
+}
+
 /// Reads what the guard tells until it ends.
-fn follow(
-    lines: BufReader<UnixStream>,
-    mut guard: Child,
-    log: &Path,
-    started: &mpsc::SyncSender<Result<u32, String>>,
-    ended: &watch::Sender<Option<Exit>>,
-) {
+fn follow(lines: BufReader<UnixStream>, mut guard: Child, log: &Path, news: &News) {
     let mut exit = Exit::default();
+    let died = |exit: &mut Exit| {
+        exit.at = Some(Instant::now());
+        news.dead.store(true, Ordering::Relaxed);
+    };
     for line in lines.lines().map_while(Result::ok) {
         match line.split_once(' ') {
             Some(("started", pid)) => {
-                let _ = started.send(pid.parse().map_err(|_| line.clone()));
+                let _ = news.started.send(pid.parse().map_err(|_| line.clone()));
             }
-            Some(("exited", code)) => exit.code = code.parse().ok(),
-            Some(("killed", number)) => exit.signal = number.parse().ok(),
+            Some(("exited", code)) => {
+                exit.code = code.parse().ok();
+                died(&mut exit);
+            }
+            Some(("killed", number)) => {
+                exit.signal = number.parse().ok();
+                died(&mut exit);
+            }
             // After `started` nobody listens any more.
-            Some(("failed", reason)) => drop(started.try_send(Err(reason.to_owned()))),
+            Some(("failed", reason)) => drop(news.started.try_send(Err(reason.to_owned()))),
             _ => {}
         }
     }
     let _ = guard.wait();
+    if exit.at.is_none() {
+        died(&mut exit);
+    }
     exit.log_tail = log::tail(log, LOG_LINES);
-    ended.send_replace(Some(exit));
+    news.ended.send_replace(Some(exit));
 }
 
 /// This very program, to be run again as guard, even if its file was replaced since it started.

@@ -216,11 +216,23 @@ pub struct Dialect {
     pub ignore_eos: Option<String>,
     /// What that field is set to.
     pub ignore_eos_value: toml::Value,
+    /// The field of the sampling temperature; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub temperature: Option<String>,
+    /// The field of nucleus sampling's share; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub top_p: Option<String>,
+    /// The field of the number of tokens sampled from; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub top_k: Option<String>,
+    /// The field of the seed; `false` in the file: it has none.
+    #[serde(deserialize_with = "field_or_false")]
+    pub seed: Option<String>,
     /// Whether `stream_options: {include_usage: true}` is understood.
     pub include_usage: bool,
     /// Whether the stream ends with `data: [DONE]`.
     pub done: bool,
-    /// Fields added to every request.
+    /// Fields added to every request that does not set them otherwise.
     pub extra: BTreeMap<String, toml::Value>,
 }
 
@@ -244,6 +256,10 @@ impl Default for Dialect {
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
             ignore_eos_value: toml::Value::Boolean(true),
+            temperature: Some("temperature".into()),
+            top_p: Some("top_p".into()),
+            top_k: Some("top_k".into()),
+            seed: Some("seed".into()),
             include_usage: true,
             done: true,
             extra: BTreeMap::new(),

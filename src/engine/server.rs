@@ -22,16 +22,28 @@ const SPEAK_EVERY: Duration = Duration::from_secs(1);
 /// How often a server is started again because someone else took its port first.
 const PORT_TRIES: u32 = 3;
 
+/// Characters of the server's last line in a word about the progress.
+const SHOWN_WORDS: usize = 80;
+
 /// Lines of the log in an error.
 const LOG_LINES: usize = 50;
 
-/// A server whose model answers. Dropping it ends the server, if we started it, without waiting for that.
+/// How long a server took from the start of its process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Until its own page said that it is up; `None` where it has no such page.
+    pub ready: Option<Duration>,
+    /// Until its model answered with a token.
+    pub first_token: Duration,
+}
+
+/// A server whose model answers. Dropping it ends the server, if we started it, and waits for that.
 pub struct Running {
     engine: String,
     base_url: String,
     model_name: String,
     version: Option<String>,
-    load: Option<Duration>,
+    load: Option<Load>,
     effective: Effective,
     process: Option<Process>,
 }
@@ -57,9 +69,9 @@ impl Running {
         self.version.as_deref().or(self.effective.version.as_deref())
     }
 
-    /// Seconds from the start of the process to the model's first answer; `None` if it ran already.
-    pub fn load_s(&self) -> Option<f64> {
-        self.load.map(|load| load.as_secs_f64())
+    /// How long it took to load; `None` if it ran already.
+    pub fn load(&self) -> Option<Load> {
+        self.load
     }
 
     /// The settings that it says it uses.
@@ -82,7 +94,12 @@ impl Running {
         self.process.as_ref().map(root)
     }
 
-    /// How it ended, if it has. A server that ran already never has.
+    /// Whether its process has ended. A server that ran already never has.
+    pub fn is_dead(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::is_dead)
+    }
+
+    /// How it ended, once all that it started is gone.
     pub fn exit(&self) -> Option<Exit> {
         self.process.as_ref().and_then(Process::exit)
     }
@@ -205,17 +222,16 @@ async fn start_on(
         &process,
         (&control, &base_url),
         told.collect(),
-        progress,
+        (progress, started),
     )
     .await;
-    let model_name = match up {
-        Ok(name) => name,
+    let (model_name, load) = match up {
+        Ok(up) => up,
         Err(error) => {
             process.stop().await;
             return Err(error);
         }
     };
-    let load = started.elapsed();
     let effective = effective(&control, recipe).await;
     Ok(Running {
         engine: recipe.name.clone(),
@@ -228,24 +244,25 @@ async fn start_on(
     })
 }
 
-/// Waits until the model answers, the process ends, or the time is up. Returns what requests call the model.
+/// Waits until the model answers, the process ends, or the time is up. Returns what requests call the model, and how
+/// long it took since the process `started`.
 async fn ready(
     recipe: &Recipe,
     settings: &Settings,
     process: &Process,
     (control, url): (&Control, &str),
     preparations: Vec<Preparation<'_>>,
-    progress: &dyn Progress,
-) -> Result<String, EngineError> {
+    (progress, started): (&dyn Progress, Instant),
+) -> Result<(String, Load), EngineError> {
     let engine = || recipe.name.clone();
     let after = settings.ready_timeout.unwrap_or(recipe.ready.timeout());
-    let started = Instant::now();
     let last = Mutex::new(String::from("it was not asked yet"));
     let asking = async {
         while let Page::NotYet(why) = control.up(&recipe.ready).await {
             drop(set(&last, why));
             tokio::time::sleep(ASK_EVERY).await;
         }
+        let ready = recipe.ready.path.is_some().then(|| started.elapsed());
         for preparation in preparations {
             preparation.run(&recipe.name).await?;
         }
@@ -254,7 +271,10 @@ async fn ready(
                 .answers(recipe, &settings.asked_for(recipe), settings.sampling)
                 .await
             {
-                Answer::Ready(name) => return Ok(name),
+                Answer::Ready(name) => {
+                    let first_token = started.elapsed();
+                    return Ok((name, Load { ready, first_token }));
+                }
                 Answer::Refused(status, body) => {
                     return Err(EngineError::Refused {
                         engine: engine(),
@@ -270,11 +290,7 @@ async fn ready(
     };
     let speaking = async {
         loop {
-            progress.status(&format!(
-                "{}: loading the model ({} s)",
-                recipe.name,
-                started.elapsed().as_secs()
-            ));
+            progress.status(&loading(&recipe.name, after, &log::tail(&settings.log, 1)));
             tokio::time::sleep(SPEAK_EVERY).await;
         }
     };
@@ -294,6 +310,23 @@ async fn ready(
         }
         () = speaking => unreachable!("the speaker never ends"),
     }
+}
+
+/// How the loading goes, in the server's own last words: it may take many minutes.
+fn loading(engine: &str, after: Duration, last_line: &str) -> String {
+    // A progress bar of the server's overwrites its line.
+    let shown = last_line.rsplit('\r').find(|part| !part.trim().is_empty());
+    let words: String = shown
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(SHOWN_WORDS)
+        .collect();
+    let words = match words.trim() {
+        "" => String::new(),
+        words => format!("; it says: {words}"),
+    };
+    format!("{engine}: loading, at most {} s{words}", after.as_secs())
 }
 
 /// Replaces the note, and gives back what it was.
@@ -373,4 +406,21 @@ pub async fn attach(
         effective,
         process: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loading_is_told_in_the_servers_own_words() {
+        let after = Duration::from_secs(1800);
+        assert_eq!(loading("vllm", after, ""), "vllm: loading, at most 1800 s");
+        let bar = "Loading shards:  30% | 3/10\rLoading shards:  40% | 4/10\u{7}\r";
+        assert_eq!(
+            loading("vllm", after, bar),
+            "vllm: loading, at most 1800 s; it says: Loading shards:  40% | 4/10"
+        );
+        assert!(loading("vllm", after, &"x".repeat(500)).ends_with(&"x".repeat(SHOWN_WORDS)));
+    }
 }

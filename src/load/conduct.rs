@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::attack;
-use super::control::{Control, Stop};
+use super::control::{Control, Gate, Stop};
 use super::user::Shard;
 use crate::client::{Reader, Shared, Stall, Target};
 use crate::measure::{
@@ -44,6 +44,8 @@ pub struct StepLoad {
     pub warmup: Warmup,
     /// How long the window is.
     pub extent: Extent,
+    /// What keeps the window shut beside the warm-up.
+    pub gate: Option<Arc<Gate>>,
     /// How long requests in flight are followed after the window.
     pub drain: Duration,
     /// How long a user whose request failed waits before the next.
@@ -121,7 +123,13 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
     if users == 0 {
         return Err(LoadError::NoUsers);
     }
-    let control = Arc::new(Control::new(users, load.warmup, load.extent, load.first_id));
+    let control = Arc::new(Control::new(
+        users,
+        load.warmup,
+        load.extent,
+        load.gate.clone(),
+        load.first_id,
+    ));
     let started_ns = load.clock.now_ns();
     let shards = load.shards.clamp(1, users as usize) as u32;
     let mut running = Vec::new();

@@ -81,12 +81,43 @@ impl Stop {
     }
 }
 
+/// Keeps a step's window shut while someone who is no user asks the loaded server something.
+#[derive(Debug, Default)]
+pub struct Gate {
+    loaded: AtomicBool,
+    open: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Gate {
+    /// Whether every user of the step has started.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(SeqCst)
+    }
+
+    /// Lets the window open, once the warm-up is over.
+    pub fn let_open(&self) {
+        self.open.store(true, SeqCst);
+    }
+
+    /// Nothing is to be asked any more.
+    pub fn close(&self) {
+        self.over.store(true, SeqCst);
+    }
+
+    /// Whether the step is over, or its load stops.
+    pub fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
+}
+
 /// What the users of a step share with the one who conducts it.
 #[derive(Debug)]
 pub(super) struct Control {
     users: u32,
     warmup: Warmup,
     extent: Extent,
+    gate: Option<Arc<Gate>>,
     next_id: AtomicU64,
     started: AtomicU32,
     all_started_ns: AtomicU64,
@@ -101,11 +132,12 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub fn new(users: u32, warmup: Warmup, extent: Extent, first_id: u64) -> Self {
+    pub fn new(users: u32, warmup: Warmup, extent: Extent, gate: Option<Arc<Gate>>, first_id: u64) -> Self {
         Self {
             users,
             warmup,
             extent,
+            gate,
             next_id: first_id.into(),
             started: 0.into(),
             all_started_ns: UNKNOWN.into(),
@@ -127,6 +159,7 @@ impl Control {
     pub fn user_started(&self, now_ns: u64) {
         if self.started.fetch_add(1, SeqCst) + 1 == self.users {
             self.all_started_ns.store(now_ns, SeqCst);
+            self.gate.iter().for_each(|gate| gate.loaded.store(true, SeqCst));
         }
     }
 
@@ -187,6 +220,7 @@ impl Control {
             .is_some_and(|wanted| self.admitted.load(SeqCst) >= wanted);
         if stop.is_soft() || sent_all || now_ns >= self.window().end_ns {
             self.over.store(true, SeqCst);
+            self.gate.iter().for_each(|gate| gate.close());
             self.close(now_ns, sent_all);
             return true;
         }
@@ -199,7 +233,7 @@ impl Control {
             .all_started_ns()
             .is_some_and(|started| now_ns >= started.saturating_add(length));
         let asked = self.warmup.requests_per_user == 0 || self.warm.load(SeqCst) >= self.users;
-        waited && asked
+        waited && asked && self.gate.as_ref().is_none_or(|gate| gate.open.load(SeqCst))
     }
 
     /// Fixes the end of the window. One that never opened is empty.
@@ -228,7 +262,26 @@ mod tests {
             duration: duration.map(Duration::from_secs),
             requests,
         };
-        Control::new(users, warmup, extent, 0)
+        Control::new(users, warmup, extent, None, 0)
+    }
+
+    #[test]
+    fn a_gate_keeps_the_window_shut() {
+        let (gate, stop) = (Arc::new(Gate::default()), Stop::default());
+        let (warmup, extent) = (
+            control(1, 0, 0, None, None).warmup,
+            control(1, 0, 0, Some(1), None).extent,
+        );
+        let control = Control::new(1, warmup, extent, Some(gate.clone()), 0);
+        assert!(!gate.is_loaded());
+        control.user_started(SECOND);
+        assert!(gate.is_loaded());
+        control.advance(9 * SECOND, &stop);
+        assert_eq!(control.window().start_ns, UNKNOWN);
+        gate.let_open();
+        assert!(!control.advance(9 * SECOND, &stop) && !gate.is_over());
+        assert_eq!(control.window().start_ns, 9 * SECOND + NOTICE_NS);
+        assert!(control.advance(11 * SECOND, &stop) && gate.is_over());
     }
 
     #[test]

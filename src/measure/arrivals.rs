@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 
 use super::gaps::{GapWalk, told};
 use super::histogram::empty;
+use super::positions::Positions;
 use super::{Event, Window};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -108,6 +109,10 @@ pub(super) struct Folded {
     pub icl: Histogram<u64>,
     /// Their tokens' latencies, by the server's word on each event.
     pub told_itl: Histogram<u64>,
+    /// These by the token's place in the answer.
+    pub told_positions: Positions,
+    /// The raw gaps by the event's place in the answer.
+    pub positions: Positions,
     /// The walk over their gaps so far.
     pub gaps: GapWalk,
     /// How well they are known.
@@ -125,6 +130,8 @@ impl Folded {
             events: 0,
             icl: empty(),
             told_itl: empty(),
+            told_positions: Positions::default(),
+            positions: Positions::default(),
             gaps: GapWalk::default(),
             stamps: Stamps::default(),
             stamp_walk: StampWalk::default(),
@@ -140,6 +147,8 @@ impl Folded {
         self.events = 0;
         self.icl.reset();
         self.told_itl.reset();
+        self.told_positions.clear();
+        self.positions.clear();
         self.gaps = GapWalk::default();
         self.stamps.clear();
         self.seconds.clear();
@@ -151,9 +160,19 @@ impl Folded {
         if self.events == 0 {
             self.stamp_walk = StampWalk::from(floor_ns);
         }
-        for event in events {
-            let tokens = |before: &Event| told(event, before);
-            self.gaps.step(*event, tokens, &mut self.icl, &mut self.told_itl);
+        for (index, event) in (self.events + 1..).zip(events) {
+            let tokens = |before: &Event| {
+                let gap_ns = event.at_ns.saturating_sub(before.at_ns);
+                self.positions.add(index, 1, gap_ns);
+                told(event, before)
+            };
+            self.gaps.step(
+                *event,
+                tokens,
+                &mut self.icl,
+                &mut self.told_itl,
+                &mut self.told_positions,
+            );
             self.stamps.take(&mut self.stamp_walk, event, window);
             let second = event.at_ns / SECOND_NS;
             match self.seconds.last_mut() {

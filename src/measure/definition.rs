@@ -236,6 +236,26 @@ pub const DEFINITIONS: &[Definition] = &[
         "",
     ),
     define(
+        "agreement",
+        "agreement of answers",
+        "",
+        "With --verify every engine answers 20 fixed prompts with up to 32 tokens at temperature 0, one at a time. Two answers \
+         agree as far as their tokens are the same: the common prefix is the number of tokens before the first difference \
+         (the whole answer where there is none), similarity is the normalised Levenshtein similarity of the texts in \
+         characters. What follows the first difference follows from it, and is not judged.",
+        "",
+    ),
+    define(
+        "near_tie",
+        "near tie",
+        "nats",
+        "A first difference at which every engine that tells log probabilities holds its own token likelier than the \
+         other's by no more than 1 (under load, against the same engine alone: 0.25), as a difference of natural logarithms. \
+         Engines that round activations to eight bits move them by 0.1 on average and 1 at worst, so that rounding may decide \
+         there. A wider difference is apart: another model, template or computation.",
+        "",
+    ),
+    define(
         "linear_up_to",
         "linear up to",
         "users",
@@ -353,6 +373,54 @@ pub const DEFINITIONS: &[Definition] = &[
         "Time in which the client's threads were ready to run and had no processor, summed over them (Linux, schedstat). \
          Above 5 % of the window of each, or when the hypervisor took more than 2 % of the processors, a step is marked \
          contended.",
+        "",
+    ),
+    define(
+        "server_cpu",
+        "server CPU",
+        "cores",
+        "Processors that the server's whole process tree kept busy, on average over the window (Linux, a server that was \
+         started here). CPU ms/tok is its CPU time over the output tokens that arrived in the window.",
+        "",
+    ),
+    define(
+        "rss_peak",
+        "peak RSS",
+        "bytes",
+        "The largest resident set of the server's process tree, looked at once a second over the step. Pages that \
+         processes share count in each, and a model's file that is mapped into memory counts as far as it was read.",
+        "",
+    ),
+    define(
+        "disk_faults",
+        "disk faults",
+        "",
+        "Page faults of the server's processes that needed the disk (major faults) inside the window: above a few, it \
+         has not got all of its model in memory.",
+        "",
+    ),
+    define(
+        "load_time",
+        "load time",
+        "s",
+        "From the start of the server's process until its model answered a request for one token, asked ten times a second. \
+         Its parts: ready, when its own page says that it is up, and from there to the first token.",
+        "Some engines print the time of reading the weights alone.",
+    ),
+    define(
+        "gpu_utilisation",
+        "GPU utilisation",
+        "%",
+        "Share of the time in which a kernel ran on the card, by its driver's library (NVML); the mean over the window, \
+         and over the cards that the server computed on. It says nothing of how much of the card a kernel used.",
+        "",
+    ),
+    define(
+        "gpu_energy",
+        "GPU energy",
+        "J",
+        "Energy of the cards that the server computed on, inside the window: by each card's own counter, else mean power \
+         times the window's length. J/tok is over the output tokens that arrived in the window.",
         "",
     ),
 ];

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, json};
 
 use super::across::across_steps;
-use super::result::{EngineFailure, EngineResult, RunResult, SequenceLength, Status, StepFacts};
+use super::result::{
+    EngineFailure, EngineResult, GpuResult, LoadTime, RunResult, SequenceLength, ServerResult, Status,
+    StepFacts,
+};
 use super::summary::{StepContext, summarise};
 use super::{Outcome, Sample, Second, StepRecord, TokenSource, Window};
 
@@ -137,6 +140,30 @@ pub(crate) fn new_run() -> RunResult {
     run
 }
 
+/// A server on half a processor and one of two cards.
+fn server(step: u64) -> ServerResult {
+    let card = |index: u32| GpuResult {
+        index,
+        name: "card".to_owned(),
+        server: Some(index == 0),
+        utilisation_pct: Some(90.0 - 80.0 * f64::from(index)),
+        memory_peak_bytes: Some((step + 1) << 30),
+        power_w: Some(300.0),
+        energy_j: Some(6_000.0),
+        ..GpuResult::default()
+    };
+    ServerResult {
+        cpu_s: Some(10.0),
+        cpu_cores: Some(0.5),
+        rss_peak_bytes: Some((step + 1) << 28),
+        rss_high_water_bytes: Some(2 << 30),
+        threads_peak: Some(12),
+        minor_faults: Some(40_000),
+        major_faults: Some(step),
+        gpu: vec![card(0), card(1)],
+    }
+}
+
 /// A finished run of two engines at 4 and 64 users, with errors, a client that is late, and an engine that died.
 pub(crate) fn finished_run() -> RunResult {
     let mut run = new_run();
@@ -162,12 +189,25 @@ pub(crate) fn finished_run() -> RunResult {
         }
         record.stamp_error_ns = Some(if users == 4 { 2_000_000 } else { 4_000 });
         let facts = facts(step as u16, engine, users);
-        run.steps.push(summarise(facts, &record, StepContext::default()));
+        let context = StepContext {
+            server: Some(server(step as u64)),
+            ..StepContext::default()
+        };
+        run.steps.push(summarise(facts, &record, context));
     }
     across_steps(&mut run);
+    for (engine, ready_s) in run.engines.iter_mut().zip([None, Some(2.5)]) {
+        engine.loads = vec![LoadTime {
+            ready_s,
+            first_token_s: 0.75,
+        }];
+    }
     run.engines[1].failure = Some(EngineFailure {
         message: "the server died in step 3".to_owned(),
-        exit: Some("signal 9".to_owned()),
+        exit: Some("SIGKILL".to_owned()),
+        at_s: Some(81.4),
+        step: Some(3),
+        requests_lost: Some(32),
         log_tail: vec!["main: processing".to_owned(), "Killed".to_owned()],
     });
     run.status = Status::Done;

@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use super::positions::Positions;
 use super::{Event, Latencies, Trace};
 
 /// How far the events of a request have been walked.
@@ -10,6 +11,8 @@ pub(super) struct GapWalk {
     last: Option<Event>,
     /// A gap that ends with an event without a token of its own belongs to the token that follows.
     waiting_ns: u64,
+    /// Tokens after the first event's so far.
+    tokens: u64,
 }
 
 impl GapWalk {
@@ -21,6 +24,7 @@ impl GapWalk {
         tokens: impl FnOnce(&Event) -> u64,
         icl: &mut Histogram<u64>,
         itl: &mut Histogram<u64>,
+        positions: &mut Positions,
     ) {
         let Some(before) = self.last.replace(event) else {
             return;
@@ -31,6 +35,8 @@ impl GapWalk {
         let tokens = tokens(&before);
         if let Some(latency) = self.waiting_ns.checked_div(tokens) {
             itl.saturating_record_n(latency, tokens);
+            self.tokens += tokens;
+            positions.add(1 + self.tokens, tokens, self.waiting_ns);
             self.waiting_ns = 0;
         }
     }
@@ -93,12 +99,16 @@ impl Latencies {
         if let Some(folded) = trace.folded() {
             self.icl.add(&folded.icl).expect("all have the same bounds");
             let itl = match tokens {
-                TokensOf::Told => Some(&folded.told_itl),
-                TokensOf::One => Some(&folded.icl),
+                TokensOf::Told => Some((&folded.told_itl, &folded.told_positions)),
+                TokensOf::One => Some((&folded.icl, &folded.positions)),
                 TokensOf::Spread { .. } => None,
             };
             match itl {
-                Some(itl) => self.itl.add(itl).expect("all have the same bounds"),
+                Some((itl, positions)) => {
+                    self.itl.add(itl).expect("all have the same bounds");
+                    self.positions.merge(positions);
+                }
+                // Where its tokens lie is not known: they count for no position.
                 None => spread(
                     &folded.icl,
                     tokens.until(folded.events) - tokens.until(1),
@@ -108,6 +118,7 @@ impl Latencies {
             walk = folded.gaps;
             if !matches!(tokens, TokensOf::Told) {
                 walk.waiting_ns = 0;
+                walk.tokens = tokens.until(folded.events).saturating_sub(1);
             }
             index = folded.events;
         }
@@ -117,6 +128,7 @@ impl Latencies {
                 |before| tokens.of(index, event, before),
                 &mut self.icl,
                 &mut self.itl,
+                &mut self.positions,
             );
             index += 1;
         }

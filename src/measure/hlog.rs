@@ -21,7 +21,7 @@ use super::store::file_safe;
 use super::{Latencies, StepRecord};
 
 /// Name of the log of a step.
-pub(super) fn file_name(facts: &StepFacts) -> String {
+pub fn file_name(facts: &StepFacts) -> String {
     format!(
         "{:03}-{}-{}u.hlog",
         facts.step,

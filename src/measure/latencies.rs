@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use super::histogram::empty;
+use super::positions::Positions;
 use super::{Objectives, Sample, Trace};
 
 /// Latency histograms in nanoseconds, 3 significant digits, over the requests sent inside the window that succeeded.
@@ -18,6 +19,8 @@ pub struct Latencies {
     pub ttst: Histogram<u64>,
     /// Inter-token latency: each gap divided by the later event's tokens, counted once per token.
     pub itl: Histogram<u64>,
+    /// The same, summed by the token's place in the answer.
+    pub positions: Positions,
     /// Inter-chunk latency: the raw gaps.
     pub icl: Histogram<u64>,
     /// Time per output token of each request.
@@ -36,6 +39,7 @@ impl Default for Latencies {
             ttfo: empty(),
             ttst: empty(),
             itl: empty(),
+            positions: Positions::default(),
             icl: empty(),
             tpot: empty(),
             e2el: empty(),
@@ -46,6 +50,7 @@ impl Default for Latencies {
 
 impl Latencies {
     pub(super) fn merge(&mut self, other: &Self) {
+        self.positions.merge(&other.positions);
         let pairs = [
             (&mut self.ttft, &other.ttft),
             (&mut self.ttft_from_due, &other.ttft_from_due),

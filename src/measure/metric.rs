@@ -176,7 +176,7 @@ pub const METRICS: &[Metric] = &[
         id: "rss_peak",
         unit: Unit::Bytes,
         better: Better::Low,
-        value: |step| step.server.as_ref().map(|server| server.rss_peak_bytes as f64),
+        value: |step| Some(step.server.as_ref()?.rss_peak_bytes? as f64),
         interval: |_| None,
     },
 ];

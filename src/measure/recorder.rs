@@ -316,9 +316,16 @@ mod tests {
             &trace(100, &[(110, 2), (150, 6), (155, 6), (170, 7)], Some(7)),
             Outcome::Ok,
         );
-        let itl = recorder.finish(WINDOW).0.latencies.itl;
+        let latencies = recorder.finish(WINDOW).0.latencies;
+        let itl = latencies.itl;
         assert_eq!(itl.len(), 5);
         assert!(close(itl.value_at_quantile(0.5), 10) && close(itl.max(), 20));
+        let by_position = latencies.positions.means();
+        let told: Vec<_> = by_position
+            .iter()
+            .map(|part| (part.from, part.tokens, part.mean_ms))
+            .collect();
+        assert_eq!(told, [(5, 4, 10.0), (6, 1, 20.0)]);
     }
 
     #[test]
@@ -449,6 +456,7 @@ mod tests {
             assert_eq!(folded.events_in_window, whole.events_in_window);
             assert_eq!(folded.shared_stamps.len(), folded.events_in_window / 5);
             assert_eq!(folded_seconds, whole_seconds);
+            assert_eq!(folded.latencies.positions, whole.latencies.positions);
             assert_eq!(folded_seconds.iter().map(|s| s.events).sum::<u64>(), 200_000);
             let counted = folded.events_in_window as f64 * tokens;
             assert!((folded.output_tokens_in_window - counted).abs() < 1e-3 * counted);

@@ -9,6 +9,7 @@ mod cost;
 mod latency;
 mod step;
 mod verdict;
+mod verification;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
@@ -20,10 +21,13 @@ pub use client::{ClientResult, ErrorParts, Lag, Stamp};
 pub use cost::{Cost, Price};
 pub use latency::{Intervals, Latency, WithFailures};
 pub use step::{
-    Concurrency, GooseCount, GpuResult, Requests, Scaling, SequenceLength, ServerResult, StepFacts,
-    StepResult, Tokens,
+    Concurrency, GooseCount, GpuResult, PositionItl, Requests, Scaling, SequenceLength, ServerResult,
+    StepFacts, StepResult, Tokens,
 };
 pub use verdict::Verdict;
+pub use verification::{
+    Agreement, Cause, Difference, EngineAnswers, Gap, KeptAnswer, TokenCounts, UnderLoad, Verification,
+};
 
 use super::calibration::Calibrations;
 
@@ -70,6 +74,9 @@ pub struct RunResult {
     /// What the client's own error was before and after the load; absent when the run was told not to calibrate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibrations>,
+    /// Whether the engines give the same answers; absent when the run was not asked to verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// Requests that were measured and counted but are missing from `requests.jsonl`: the disk was too slow.
     #[serde(default)]
     pub request_lines_lost: u64,
@@ -97,6 +104,7 @@ impl RunResult {
             unfinished: None,
             price: None,
             calibration: None,
+            verification: None,
             request_lines_lost: 0,
             notes: Vec::new(),
         }
@@ -167,7 +175,10 @@ pub struct EngineResult {
     pub starts: u32,
     /// Seconds from the start of its process until its model answered, the first time.
     pub load_s: Option<f64>,
-    /// How its process ended: `stopped` by us, `exit 1`, `signal 9`; absent for a server that runs on.
+    /// The parts of its load time, for each start that came to an answer; empty for a server that ran already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<LoadTime>,
+    /// How its process ended: `stopped` by us, `exit code 1`, `SIGKILL`; absent for a server that runs on.
     pub exit: Option<String>,
     /// What went wrong with it, when something did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +186,16 @@ pub struct EngineResult {
     /// File of the run directory that holds the server's own output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+}
+
+/// How long one start took, looked at ten times a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadTime {
+    /// Seconds from the start of the process until its own page said that it is up; absent where it has none.
+    pub ready_s: Option<f64>,
+    /// Seconds from there (from the start of the process, where it has none) until its model answered with a token,
+    /// what it had to be told first included.
+    pub first_token_s: f64,
 }
 
 /// A conversion of the model under test.
@@ -198,12 +219,21 @@ pub struct ConvertedModel {
 }
 
 /// Why an engine could not be measured, or not to the end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineFailure {
     /// What happened, in words.
     pub message: String,
-    /// How the process ended, if it did.
+    /// How the process ended, if it did: `exit code 1`, `SIGKILL`.
     pub exit: Option<String>,
+    /// When it ended, in seconds since the start of the run; absent when it had not answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_s: Option<f64>,
+    /// The step that it ended in; absent when it ended in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u16>,
+    /// Requests of that step, ramp and warm-up included, that it took down (`server_exit`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_lost: Option<u64>,
     /// The last lines that it wrote.
     pub log_tail: Vec<String>,
 }

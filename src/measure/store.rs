@@ -10,10 +10,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::across::across_steps;
 use super::calibration::Calibrations;
 use super::requests::Writer;
-use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult};
+use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult, Verification};
 use super::summary::{StepContext, summarise};
 use super::timeline::{self, ServerSecond};
-use super::{Sink, StepRecord, hlog};
+use super::{Sink, StepRecord, gpus, hlog};
 
 /// Why a run directory could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,15 @@ impl Store {
         self.save()
     }
 
+    /// Changes what is known of the engines' answers, and saves it.
+    ///
+    /// # Errors
+    /// When `run.json` cannot be written.
+    pub fn verified(&mut self, change: impl FnOnce(&mut Verification)) -> Result<(), StoreError> {
+        change(self.run.verification.get_or_insert_default());
+        self.save()
+    }
+
     /// Says that a step begins, so that it can be told from `requests.jsonl` should the run be killed. Called again
     /// with `window_start_ns` when the window opens.
     ///
@@ -135,7 +144,7 @@ impl Store {
         self.save()
     }
 
-    /// Adds a finished step: its result, its rows of the timeline and its histograms.
+    /// Adds a finished step: its result, its rows of the timeline and of the cards, and its histograms.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -148,6 +157,8 @@ impl Store {
     ) -> Result<&StepResult, StoreError> {
         let timeline = self.dir.join("timeline.csv");
         timeline::append(&timeline, &facts, record, server_seconds).map_err(writing(&timeline))?;
+        let cards = self.dir.join("gpus.csv");
+        gpus::append(&cards, &facts, record, server_seconds).map_err(writing(&cards))?;
         let hdr = self.dir.join("hdr").join(hlog::file_name(&facts));
         hlog::write(&hdr, self.started_at(), record).map_err(writing(&hdr))?;
         let index = self.run.steps.len();
@@ -351,7 +362,7 @@ mod tests {
         assert_eq!(timeline.lines().count(), 25);
         assert_eq!(
             timeline.lines().nth(3),
-            Some("candle,0,0,2,1,4,4,3,200,200,3,3,0,20,20,,,,,,")
+            Some("candle,0,0,2,1,4,4,3,200,200,3,3,0,20,20,,,,,,,,,,")
         );
     }
 

@@ -4,7 +4,7 @@ use super::histogram::{latency, round, with_failures};
 use super::intervals;
 use super::own_error::client;
 use super::result::{
-    Concurrency, GooseCount, Requests, Scaling, ServerResult, StepFacts, StepResult, Tokens,
+    Concurrency, GooseCount, Requests, Scaling, ServerResult, StepFacts, StepResult, Tokens, UnderLoad,
 };
 use super::verdicts::verdicts;
 use super::{Outcome, StepRecord};
@@ -21,6 +21,8 @@ pub struct StepContext {
     pub server_running: Option<f64>,
     /// Requests that the server said were waiting, averaged over the window.
     pub server_waiting: Option<f64>,
+    /// What the server answered under load to prompts that it had answered alone.
+    pub verified: Option<UnderLoad>,
 }
 
 /// The result of one step. `scaling` is left open: it needs the other steps ([`fill_scaling`]).
@@ -67,6 +69,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         ttfo_ms: latency(&l.ttfo),
         ttst_ms: latency(&l.ttst),
         itl_ms: latency(&l.itl),
+        itl_by_position: l.positions.means(),
         icl_ms: latency(&l.icl),
         tpot_ms: latency(&l.tpot),
         e2el_ms: e2el,
@@ -76,6 +79,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         client: client(record),
         server: context.server,
         scaling: None,
+        verified: context.verified,
         cost: None,
         resent: record.resent,
         goose: Some(GooseCount {

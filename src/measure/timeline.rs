@@ -5,11 +5,12 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
+use super::gpus::{self, GpuSecond};
 use super::result::StepFacts;
 use super::{Second, StepRecord};
 
 /// The columns of the file.
-const COLUMNS: [&str; 21] = [
+const COLUMNS: [&str; 25] = [
     "engine",
     "step",
     "repeat",
@@ -29,23 +30,42 @@ const COLUMNS: [&str; 21] = [
     "itl_p99_ms",
     "server_cpu_cores",
     "server_rss_bytes",
+    "server_threads",
+    "server_minor_faults",
+    "server_major_faults",
     "gpu_utilisation_pct",
     "gpu_memory_bytes",
+    "gpu_power_w",
 ];
 
-/// What the server used in one second.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+/// What the server used in one second. What was out of sight is absent.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServerSecond {
     /// Start of the second, in whole seconds since the start of the run.
     pub at_s: u64,
     /// CPU cores busy, on average.
-    pub cpu_cores: f64,
-    /// Resident set in bytes.
-    pub rss_bytes: u64,
-    /// Mean utilisation of its GPUs in percent.
-    pub gpu_utilisation_pct: Option<f64>,
-    /// Memory used on its GPUs in bytes.
-    pub gpu_memory_bytes: Option<u64>,
+    pub cpu_cores: Option<f64>,
+    /// Resident set in bytes, at the second's end.
+    pub rss_bytes: Option<u64>,
+    /// Threads, at the second's end.
+    pub threads: Option<u64>,
+    /// Page faults answered from memory.
+    pub minor_faults: Option<u64>,
+    /// Page faults that needed the disk.
+    pub major_faults: Option<u64>,
+    /// The machine's graphics cards.
+    pub gpus: Vec<GpuSecond>,
+}
+
+impl ServerSecond {
+    /// Mean utilisation, in percent, of the cards that the server computed on, where that is known; else of all.
+    pub fn gpu_utilisation_pct(&self) -> Option<f64> {
+        let busy: Vec<f64> = gpus::of_server(&self.gpus)
+            .iter()
+            .filter_map(|card| card.utilisation_pct)
+            .collect();
+        (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64)
+    }
 }
 
 /// Starts the file.
@@ -82,13 +102,10 @@ pub(super) fn append(
             second.ok.to_string(),
             second.failed.to_string(),
         ];
-        let server = server.get(&second.at_s);
-        let used = [
-            cell(server.map(|s| s.cpu_cores)),
-            cell(server.map(|s| s.rss_bytes)),
-            cell(server.and_then(|s| s.gpu_utilisation_pct)),
-            cell(server.and_then(|s| s.gpu_memory_bytes)),
-        ];
+        let used = server.get(&second.at_s).map_or_else(
+            || vec![String::new(); SERVER_COLUMNS],
+            |server| server_cells(server),
+        );
         file.write_record(
             cells
                 .into_iter()
@@ -99,6 +116,27 @@ pub(super) fn append(
     file.flush()
 }
 
+/// The columns of the server and of its cards.
+const SERVER_COLUMNS: usize = 8;
+
+fn server_cells(server: &ServerSecond) -> Vec<String> {
+    let cards = gpus::of_server(&server.gpus);
+    let sum = |value: fn(&GpuSecond) -> Option<f64>| {
+        let known = cards.iter().copied().filter_map(value);
+        known.reduce(|sum, value| sum + value)
+    };
+    vec![
+        cell(server.cpu_cores.map(|cores| format!("{cores:.3}"))),
+        cell(server.rss_bytes),
+        cell(server.threads),
+        cell(server.minor_faults),
+        cell(server.major_faults),
+        cell(server.gpu_utilisation_pct()),
+        cell(sum(|card| card.memory_bytes.map(|bytes| bytes as f64))),
+        cell(sum(|card| card.power_w)),
+    ]
+}
+
 /// TTFT p50 and p99, ITL p50 and p99 of a second, in milliseconds.
 fn latencies_ms(second: &Second) -> [Option<f64>; 4] {
     let ms = |ns: u64| ns as f64 / 1e6;
@@ -107,6 +145,6 @@ fn latencies_ms(second: &Second) -> [Option<f64>; 4] {
     [ttft_p50, ttft_p99, itl_p50, itl_p99]
 }
 
-fn cell(value: Option<impl ToString>) -> String {
+pub(super) fn cell(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |v| v.to_string())
 }

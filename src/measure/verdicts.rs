@@ -39,6 +39,10 @@ pub(super) fn verdicts(step: &StepResult) -> Vec<Verdict> {
     say(Verdict::ClockStep, step.client.clock_steps > 0);
     say(Verdict::Contended, is_contended(step));
     say(
+        Verdict::Garbled,
+        step.verified.as_ref().is_some_and(|found| found.garbled > 0),
+    );
+    say(
         Verdict::ConcurrencyShort,
         closed && seen.observed < (1.0 - TOLERATED) * f64::from(seen.claimed),
     );

@@ -305,6 +305,10 @@ mod tests {
             "--temperature -1",
             "--top-p 2",
             "--timeout 0s",
+            "--top-k 0",
+            "--verify-against candle",
+            "--engine candle,llamacpp --verify --verify-against candel",
+            "--url http://h:1 --verify --verify-against candle",
         ];
         let errors = bad.map(|line| load("quick", line).unwrap_err().to_string());
         insta::assert_snapshot!(errors.join("\n"));

@@ -21,6 +21,7 @@ mod settings;
 mod slo;
 mod stable;
 mod users;
+mod verify;
 mod words;
 
 pub use cpus::Cpus;
@@ -38,6 +39,7 @@ pub use settings::{
 pub use slo::Slo;
 pub use stable::Stable;
 pub use users::Users;
+pub use verify::Verify;
 
 /// How users warm up before the window opens. Both bounds must be met.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -130,6 +132,8 @@ pub enum Format {
     Csv,
     /// Tables for a document.
     Markdown,
+    /// The page of `report.html`.
+    Html,
 }
 
 /// A form in which results go into other tools.
@@ -211,6 +215,10 @@ pub struct Profile {
     pub cool_down: Duration,
     /// Whether the client's own error is measured before and after the run.
     pub calibrate: bool,
+    /// Whether engines' answers are held against each other.
+    pub verify: Verify,
+    /// The engine that the others' answers are held against; the first that answers when absent.
+    pub verify_against: Option<String>,
     /// What a request must keep to count for goodput.
     pub slo: Option<Slo>,
     /// How engines are started.
@@ -232,10 +240,12 @@ pub struct Requests {
     pub shared_prefix: u32,
     /// Whether all output tokens asked for are generated, past the model's own end.
     pub ignore_eos: bool,
-    /// Sampling temperature; the server's default when absent.
-    pub temperature: Option<f64>,
-    /// Nucleus sampling; the server's default when absent.
-    pub top_p: Option<f64>,
+    /// Sampling temperature; 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus sampling: the share of the probability that tokens are drawn from.
+    pub top_p: f64,
+    /// How many of the likeliest tokens are drawn from; all when absent.
+    pub top_k: Option<u32>,
     /// Seed of prompts, lengths and sampling.
     pub seed: u64,
     /// The endpoint asked.
@@ -263,6 +273,9 @@ pub struct Server {
     pub context: u32,
     /// How the engine holds its weights; its own choice when absent.
     pub weights: Option<String>,
+    /// How long an engine may take to load; what its recipe says when absent.
+    #[serde(rename = "load_timeout_s", serialize_with = "duration::some_seconds")]
+    pub load_timeout: Option<Duration>,
     /// What the engine computes on; its own choice when absent.
     pub device: Option<String>,
     /// More arguments for the engine's command line.

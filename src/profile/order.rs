@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::Profile;
+use super::{Profile, Verify};
 
 /// In which order engines take their turns when steps are repeated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -35,8 +35,8 @@ impl Profile {
     /// The turns of `engines` engines. Each repeat of each is in one of them.
     pub fn turns(&self, engines: usize) -> Vec<Turn> {
         let turn = |engine, repeats| Turn { engine, repeats };
-        // A server that runs already cannot be started anew.
-        if !self.restart || self.url.is_some() {
+        // A server that runs already cannot be started anew, and without a load there is nothing to repeat.
+        if !self.restart || self.url.is_some() || self.verify == Verify::Only {
             let mut turns: Vec<_> = (0..engines).map(|engine| turn(engine, 0..self.repeat)).collect();
             if self.order == Order::Shuffled {
                 turns.shuffle(&mut ChaCha8Rng::seed_from_u64(self.requests.seed));

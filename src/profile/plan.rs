@@ -8,7 +8,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
-use super::{Extent, Order, Profile, Source, Step, UntilStable, duration};
+use super::{Extent, Order, Profile, Source, Step, UntilStable, Verify, duration};
 
 /// A step in its place in the run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,9 +22,13 @@ pub struct Planned {
 }
 
 impl Profile {
-    /// The steps that every engine runs, in order: users, then input lengths, then output lengths, then repeats.
+    /// The steps that every engine runs, in order: users, then input lengths, then output lengths, then repeats. None if
+    /// answers alone are verified.
     pub fn steps(&self) -> Vec<Planned> {
         let mut steps = Vec::new();
+        if self.verify == Verify::Only {
+            return steps;
+        }
         for &users in &self.users {
             for &isl in &self.requests.isl {
                 for &osl in &self.requests.osl {
@@ -78,6 +82,12 @@ impl Profile {
         }
         if let Some(cpus) = &self.client_cpus {
             line("client", format!("processors {cpus}"));
+        }
+        if let Some(verify) = self.verify_line() {
+            line("verify", verify);
+        }
+        if self.verify == Verify::Only {
+            return text;
         }
         line("requests", self.request_line());
         line("window", self.window_line());
@@ -142,11 +152,30 @@ impl Profile {
         if requests.ignore_eos {
             parts.push("ignoring the end token".into());
         }
-        parts.extend(requests.temperature.map(|t| format!("temperature {t}")));
-        parts.extend(requests.top_p.map(|p| format!("top-p {p}")));
+        if requests.temperature > 0.0 {
+            parts.push(format!("temperature {}", requests.temperature));
+            parts.push(format!("top-p {}", requests.top_p));
+            parts.extend(requests.top_k.map(|k| format!("top-k {k}")));
+        } else {
+            parts.push("greedy".into());
+        }
         parts.push(format!("seed {}", requests.seed));
         parts.push(requests.endpoint.path().into());
         parts.join(", ")
+    }
+
+    fn verify_line(&self) -> Option<String> {
+        let against = match (&self.verify_against, self.engines.len()) {
+            (Some(name), _) => format!(", held against those of {name}"),
+            (None, 0 | 1) => String::new(),
+            (None, _) => ", held against those of the first that answers".into(),
+        };
+        let load = match self.verify {
+            Verify::Off => return None,
+            Verify::On => "; some again under load",
+            Verify::Only => "; no load",
+        };
+        Some(format!("greedy answers to a fixed set of prompts{against}{load}"))
     }
 
     fn window_line(&self) -> String {

@@ -33,9 +33,17 @@ pub struct Dialect {
     pub ignore_eos: Option<String>,
     /// What that field is set to.
     pub ignore_eos_value: Value,
+    /// Field of the sampling temperature; absent if it has none, as the next three.
+    pub temperature: Option<String>,
+    /// Field of nucleus sampling's share.
+    pub top_p: Option<String>,
+    /// Field of the number of tokens sampled from.
+    pub top_k: Option<String>,
+    /// Field of the seed.
+    pub seed: Option<String>,
     /// Whether the engine takes `stream_options.include_usage`.
     pub include_usage: bool,
-    /// More fields of every request.
+    /// More fields of every request that does not set them otherwise.
     pub extra: Map<String, Value>,
 }
 
@@ -47,6 +55,10 @@ impl Dialect {
             max_tokens: "max_tokens".into(),
             ignore_eos: Some("ignore_eos".into()),
             ignore_eos_value: true.into(),
+            temperature: Some("temperature".into()),
+            top_p: Some("top_p".into()),
+            top_k: Some("top_k".into()),
+            seed: Some("seed".into()),
             include_usage: true,
             extra: Map::new(),
         }
@@ -145,8 +157,11 @@ impl Prompts {
             self.nonces.write(seq, out);
         }
         out.extend_from_slice(&item.after_nonce);
-        // Writing to a Vec cannot fail. Seeds stay within 31 bits, which every server takes.
-        let _ = write!(out, "{}}}", self.seed.wrapping_add(seq) & 0x7fff_ffff);
+        if item.seeded {
+            // Writing to a Vec cannot fail. Seeds stay within 31 bits, which every server takes.
+            let _ = write!(out, "{}", self.seed.wrapping_add(seq) & 0x7fff_ffff);
+        }
+        out.push(b'}');
     }
 }
 
@@ -269,7 +284,10 @@ mod tests {
         let mut other = Dialect::openai("dir@main");
         other.max_tokens = "max_completion_tokens".into();
         other.include_usage = false;
+        other.top_p = Some("nucleus".into());
+        other.seed = None;
         other.extra.insert("cache_prompt".into(), false.into());
+        other.extra.insert("top_k".into(), 0.into());
         let step = step(20);
         let a = Prompts::prepare(&requests, &step, &Dialect::openai("m"), None).unwrap();
         let b = Prompts::prepare(&requests, &step, &other, None).unwrap();
@@ -287,8 +305,28 @@ mod tests {
         assert_eq!(
             b,
             json!({"model": "dir@main", "max_completion_tokens": 32, "stream": true, "temperature": 0.5,
-                   "top_p": 0.9, "ignore_eos": true, "cache_prompt": false, "seed": 7})
+                   "nucleus": 0.9, "ignore_eos": true, "cache_prompt": false, "top_k": 0})
         );
+    }
+
+    #[test]
+    fn sampling_is_that_of_the_comparisons_plan_unless_told_otherwise() {
+        let fields = |change: fn(&mut Settings)| {
+            let prompts =
+                Prompts::prepare(&requests(change), &step(20), &Dialect::openai("m"), None).unwrap();
+            let body = body(&prompts, 3);
+            ["temperature", "top_p", "top_k", "seed"].map(|field| body[field].clone())
+        };
+        assert_eq!(fields(|_| ()), [json!(0.8), json!(0.95), Value::Null, json!(3)]);
+        let other = fields(|flags| {
+            flags.requests.top_k = Some(40);
+            flags.requests.top_p = Some(1.0);
+            flags.requests.seed = Some(10);
+        });
+        assert_eq!(other, [json!(0.8), json!(1.0), json!(40), json!(13)]);
+        // Nothing is drawn where the likeliest token is taken.
+        let greedy = fields(|flags| flags.requests.temperature = Some(0.0));
+        assert_eq!(greedy, [json!(0.0), Value::Null, Value::Null, json!(3)]);
     }
 
     #[test]

@@ -7,11 +7,15 @@ use super::error::Conflict;
 use super::settings::COMMAND;
 use super::{
     Extent, Length, MeasureSettings, Order, Profile, Report, ReportSettings, RequestSettings, Requests,
-    Server, Settings, Source, Timeouts, UntilStable, Users, Warmup,
+    Server, Settings, Source, Timeouts, UntilStable, Users, Verify, Warmup,
 };
 
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
 const TEMPLATE_TOKENS: u32 = 64;
+
+/// How tokens are drawn unless told otherwise: as users have their chats answered.
+const TEMPERATURE: f64 = 0.8;
+const TOP_P: f64 = 0.95;
 
 /// Repeats that `--until-stable` makes at least, and at most unless told otherwise.
 const FEWEST_REPEATS: u32 = 3;
@@ -64,6 +68,13 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
     if let Some(slo) = slo {
         slo.check().map_err(|message| conflict("", "slo", message))?;
     }
+    let verify = measure.verify.unwrap_or_default();
+    reference(
+        &engines,
+        url.as_deref(),
+        verify,
+        measure.verify_against.as_deref(),
+    )?;
     let requests = request_shape(requests)?;
     let longest = |lengths: &[Length]| {
         lengths
@@ -117,7 +128,9 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         order,
         restart,
         cool_down: measure.cool_down.unwrap_or_default(),
-        calibrate: measure.calibrate.unwrap_or(true),
+        calibrate: measure.calibrate.unwrap_or(true) && verify != Verify::Only,
+        verify,
+        verify_against: measure.verify_against,
         slo,
         server: Server {
             command: server.command,
@@ -126,6 +139,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             parallel: server.parallel.unwrap_or(most_users),
             context,
             weights: server.weights,
+            load_timeout: server.load_timeout,
             device: server.device,
             args: server.server_arg.unwrap_or_default(),
         },
@@ -140,6 +154,31 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             strict: report.strict.unwrap_or(false),
         },
     })
+}
+
+/// Checks the engine whose answers are the reference.
+fn reference(
+    engines: &[String],
+    url: Option<&str>,
+    verify: Verify,
+    named: Option<&str>,
+) -> Result<(), Conflict> {
+    let Some(named) = named else { return Ok(()) };
+    let wrong = |message: String| Err(conflict("measure", "verify_against", message));
+    if verify == Verify::Off {
+        return wrong("nothing is verified: add --verify".into());
+    }
+    if url.is_some() {
+        return wrong("there is one server, whose answers are held against its own: leave this out".into());
+    }
+    if engines.iter().any(|engine| engine == named) {
+        return Ok(());
+    }
+    let hint = super::nearest::did_you_mean(named, engines.iter().map(String::as_str));
+    wrong(format!(
+        "`{named}` is not tested{hint}; there are {}",
+        engines.join(", ")
+    ))
 }
 
 /// Repeats at most, and what may end them before.
@@ -220,6 +259,7 @@ fn target(settings: &Settings) -> Result<(Vec<String>, Option<String>), Conflict
         ("server_cpus", server.server_cpus.is_some()),
         ("parallel", server.parallel.is_some()),
         ("weights", server.weights.is_some()),
+        ("load_timeout", server.load_timeout.is_some()),
         ("device", server.device.is_some()),
         ("server_arg", server.server_arg.is_some()),
     ];
@@ -280,6 +320,7 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
     if settings.top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
         return at("top_p", "must be above 0 and at most 1".into());
     }
+    positive("requests", "top_k", settings.top_k != Some(0))?;
     let seconds = |given: Option<Duration>, default| given.unwrap_or(Duration::from_secs(default));
     let timeouts = Timeouts {
         connect: seconds(settings.connect_timeout, 10),
@@ -302,8 +343,9 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
         source,
         shared_prefix,
         ignore_eos: settings.ignore_eos.unwrap_or(false),
-        temperature: settings.temperature,
-        top_p: settings.top_p,
+        temperature: settings.temperature.unwrap_or(TEMPERATURE),
+        top_p: settings.top_p.unwrap_or(TOP_P),
+        top_k: settings.top_k,
         seed: settings.seed.unwrap_or(0),
         endpoint: settings.endpoint.unwrap_or_default(),
         tokenizer: settings.tokenizer,

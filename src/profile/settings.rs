@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Cpus, Endpoint, Export, Format, Header, Length, Order, Slo, Stable, Users, duration, length};
+use super::{
+    Cpus, Endpoint, Export, Format, Header, Length, Order, Slo, Stable, Users, Verify, duration, length,
+};
 
 /// The engine that a command line of the user's starts.
 pub(super) const COMMAND: &str = "command";
@@ -176,12 +178,15 @@ pub struct RequestSettings {
     /// Generate all output tokens asked for, past the model's own end
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub ignore_eos: Option<bool>,
-    /// Sampling temperature; 0 is greedy
+    /// Sampling temperature (0.8); 0 is greedy
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f64>,
-    /// Sample from this share of the probability
+    /// Sample from this share of the probability (0.95)
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f64>,
+    /// Sample from the N likeliest tokens alone
+    #[arg(long, value_name = "N")]
+    pub top_k: Option<u32>,
     /// Seed of prompts, lengths and sampling
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -211,7 +216,8 @@ pub struct RequestSettings {
     #[serde(deserialize_with = "duration::read")]
     pub stall_timeout: Option<Duration>,
 }
-overrides!(RequestSettings: isl, osl, dataset, shared_prefix, ignore_eos, temperature, top_p, seed, endpoint,
+overrides!(RequestSettings: isl, osl, dataset, shared_prefix, ignore_eos, temperature, top_p, top_k, seed,
+    endpoint,
     tokenizer, header, timeout, connect_timeout, first_token_timeout, stall_timeout);
 
 /// `[measure]`: what comes before the window, and how often all of it is done.
@@ -251,8 +257,16 @@ pub struct MeasureSettings {
     #[arg(long = "no-calibrate", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_name = "BOOL", value_parser = negated)]
     pub calibrate: Option<bool>,
+    /// Before the load, hold the engines' greedy answers to 20 prompts against each other, and under it against their own;
+    /// --verify=only: without a load
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "HOW")]
+    pub verify: Option<Verify>,
+    /// The engine that the others' answers are held against; default: the first that answers
+    #[arg(long, value_name = "NAME")]
+    pub verify_against: Option<String>,
 }
-overrides!(MeasureSettings: warmup, warmup_requests, repeat, until_stable, max_repeats, order, restart, cool_down, calibrate);
+overrides!(MeasureSettings: warmup, warmup_requests, repeat, until_stable, max_repeats, order, restart, cool_down, calibrate,
+    verify, verify_against);
 
 /// The opposite of what is written, for a flag that switches off what a profile's key switches on.
 fn negated(text: &str) -> Result<bool, std::str::ParseBoolError> {
@@ -285,11 +299,15 @@ pub struct ServerSettings {
     /// What the engine computes on, in its own words, e.g. cpu, cuda or mps; default: its own choice
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+    /// Give up on an engine whose model has not answered this long after its start; default: its recipe's (10m or 30m)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[serde(deserialize_with = "duration::read")]
+    pub load_timeout: Option<Duration>,
     /// Pass this argument on to the engine's command line
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub server_arg: Option<Vec<String>>,
 }
-overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, device, server_arg);
+overrides!(ServerSettings: command, threads, server_cpus, parallel, context, weights, device, load_timeout, server_arg);
 
 /// `[report]`: what is shown and kept.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
@@ -317,7 +335,7 @@ pub struct ReportSettings {
     /// Write the results in these forms too, into the run's folder `export/`
     #[arg(long, value_enum, value_name = "FORM,...", value_delimiter = ',')]
     pub export: Option<Vec<Export>>,
-    /// Exit with 3 when the client limited a step
+    /// Exit with 3 when the client limited a step, or answers were garbled under load
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub strict: Option<bool>,
 }

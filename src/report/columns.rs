@@ -35,7 +35,7 @@ pub(super) enum Show {
 }
 
 impl Column {
-    fn number(
+    pub fn number(
         head: [&'static str; 2],
         part: Part,
         best: Best,
@@ -49,7 +49,7 @@ impl Column {
         }
     }
 
-    fn text(head: [&'static str; 2], part: Part, value: fn(&StepResult) -> String) -> Column {
+    pub fn text(head: [&'static str; 2], part: Part, value: fn(&StepResult) -> String) -> Column {
         Column {
             head,
             part,
@@ -98,15 +98,19 @@ fn errors(step: &StepResult) -> String {
     step.errors.iter().map(named).collect::<Vec<_>>().join("\n")
 }
 
-/// The columns for these steps: those that would say the same in every row are left out.
-pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
-    use {Best::*, Part::*};
-    let varies = |of: fn(&StepResult) -> (u32, u32)| steps.windows(2).any(|w| of(&w[0]) != of(&w[1]));
+/// Whether some of these steps differ in this.
+fn varies(steps: &[StepResult], of: fn(&StepResult) -> (u32, u32)) -> bool {
+    steps.windows(2).any(|w| of(&w[0]) != of(&w[1]))
+}
+
+/// The columns that tell the rows apart.
+pub(super) fn naming(steps: &[StepResult]) -> Vec<Column> {
+    use Part::Both;
     let mut columns = vec![
         Column::text(["engine", ""], Both, |s| s.facts.engine.clone()),
         Column::text(["users", ""], Both, |s| s.facts.users.to_string()),
     ];
-    if varies(|s| (s.facts.isl.mean, s.facts.osl.mean)) {
+    if varies(steps, |s| (s.facts.isl.mean, s.facts.osl.mean)) {
         columns.push(Column::text(["ISL", "/OSL"], Both, |s| {
             format!("{}/{}", s.facts.isl.mean, s.facts.osl.mean)
         }));
@@ -116,6 +120,13 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
             (s.facts.repeat + 1).to_string()
         }));
     }
+    columns
+}
+
+/// The columns for these steps: those that would say the same in every row are left out.
+pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
+    use {Best::*, Part::*};
+    let mut columns = naming(steps);
     columns.extend([
         Column::number(["req/s", ""], Throughput, High, |s| Some(s.request_rps)),
         Column::number(["tok/s", ""], Throughput, High, |s| Some(s.output_tps)),
@@ -134,7 +145,7 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
             Some(s.concurrency.observed)
         }),
     ]);
-    if varies(|s| (s.facts.users, 0)) {
+    if varies(steps, |s| (s.facts.users, 0)) {
         columns.push(Column::number(["scale", "x"], Throughput, Neither, |s| {
             s.scaling.map(|x| x.factor)
         }));

@@ -8,14 +8,20 @@ mod conclusions;
 mod csv;
 mod dashboard;
 mod export;
+mod html;
+mod leads;
+mod loads;
 mod progress;
+mod servers;
 mod single;
 mod table;
 mod verdict;
+mod verify;
 mod words;
 
+use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::measure::result::RunResult;
 
@@ -36,6 +42,8 @@ pub enum Format {
     Csv,
     /// A table for a pull request or a README.
     Markdown,
+    /// The page of `report.html`.
+    Html,
 }
 
 /// Shows a run. `width` is the number of columns that the table may take ([`terminal_width`]); `dir`, where its files
@@ -50,7 +58,21 @@ pub fn render(run: &RunResult, format: Format, width: usize, dir: Option<&Path>)
         }
         Format::Csv => csv::text(listed),
         Format::Markdown => table::markdown(listed),
+        Format::Html => html::page(listed, dir),
     }
+}
+
+/// Writes the run's page into its folder, as `report.html`; returns the file. A reader sees the old page or the new one,
+/// never half of one.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_page(run: &RunResult, dir: &Path) -> io::Result<PathBuf> {
+    let path = dir.join(html::FILE);
+    let part = dir.join("report.html.part");
+    fs::write(&part, render(run, Format::Html, 0, Some(dir)))?;
+    fs::rename(&part, &path)?;
+    Ok(path)
 }
 
 /// The run with its steps engine by engine, in whichever order they ran.

@@ -140,7 +140,7 @@ fn decode_tps(step: &StepResult) -> Option<f64> {
 fn rss_mb(steps: &[&StepResult]) -> Option<f64> {
     let peaks = steps.iter().filter_map(|step| step.server.as_ref());
     peaks
-        .map(|server| server.rss_peak_bytes)
+        .filter_map(|server| server.rss_peak_bytes)
         .max()
         .map(|bytes| bytes as f64 / 1e6)
 }

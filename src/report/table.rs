@@ -10,7 +10,7 @@ use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
 use super::conclusions::conclusions;
-use super::{across, single, words};
+use super::{across, servers, single, verify, words};
 use crate::measure::result::{RunResult, StepResult};
 
 /// The tables, what must be known about them, and where the files are.
@@ -30,9 +30,13 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
             ""
         });
     }
+    out.push_str(&what_servers_cost(run, width));
     if let Some(table) = across::repeats(run, false) {
         out.push('\n');
         out.push_str(&table);
+    }
+    if let Some(answers) = verify::table(run, false) {
+        write!(out, "\n{answers}").expect("writing to a String cannot fail");
     }
     for line in conclusions(run) {
         writeln!(out, "> {line}").expect("writing to a String cannot fail");
@@ -46,36 +50,69 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     out
 }
 
-/// One table in Markdown with the findings below it.
+/// What the servers cost: its own table, and how long they took to load.
+fn what_servers_cost(run: &RunResult, width: usize) -> String {
+    let columns = servers::columns(&run.steps);
+    let mut out = String::new();
+    if !columns.is_empty() {
+        let wide = table(&run.steps, &columns, 1);
+        let fits = wide.lines().all(|line| line.chars().count() <= width);
+        let table = if fits {
+            wide
+        } else {
+            table(&run.steps, &columns, 0)
+        };
+        out = format!("\nwhat the servers cost\n{table}");
+    }
+    if let Some(line) = servers::loading(&run.engines) {
+        out += &format!("{line}\n");
+    }
+    out
+}
+
+/// The tables in Markdown, and the findings below them.
 pub(super) fn markdown(run: &RunResult) -> String {
-    let columns = columns(&run.steps);
+    let answers = verify::table(run, true).unwrap_or_default();
+    if run.steps.is_empty() && !answers.is_empty() {
+        let lines: String = listed(run);
+        return format!("{answers}\n{lines}");
+    }
+    let mut out = markdown_table(&run.steps, &columns(&run.steps));
+    let cost = servers::columns(&run.steps);
+    if !cost.is_empty() {
+        out += &format!("\n{}", markdown_table(&run.steps, &cost));
+    }
+    if let Some(repeats) = across::repeats(run, true) {
+        out += &format!("\n{repeats}\n");
+    }
+    let lines = listed(run);
+    let before = |text: &str| if text.is_empty() { "" } else { "\n" };
+    format!("{out}{}{answers}{}{lines}", before(&answers), before(&lines))
+}
+
+/// How long the engines took to load, and the findings, as a list.
+fn listed(run: &RunResult) -> String {
+    let findings = words::findings(run);
+    let line = |line: &String| format!("- {}\n", line.trim_start().trim_start_matches("- "));
+    servers::loading(&run.engines)
+        .iter()
+        .chain(&findings)
+        .map(line)
+        .collect()
+}
+
+fn markdown_table(steps: &[StepResult], columns: &[Column]) -> String {
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| c.head.join(" ").trim().to_owned()));
-    for step in &run.steps {
-        let cell = |c: &Column| {
-            format!(
-                "{}{}",
-                c.cell(step).replace('\n', ", "),
-                star(c, step, &run.steps)
-            )
-        };
+    for step in steps {
+        let cell = |c: &Column| format!("{}{}", c.cell(step).replace('\n', ", "), star(c, step, steps));
         builder.push_record(columns.iter().map(|c| cell(c).replace('*', " \\*")));
     }
     let mut table = builder.build();
     table
         .with(Style::markdown())
         .modify(Columns::new(1..), Alignment::right());
-    let table = match across::repeats(run, true) {
-        Some(repeats) => format!("{table}\n\n{repeats}"),
-        None => table.to_string(),
-    };
-    let findings = words::findings(run);
-    let gap = if findings.is_empty() { "" } else { "\n" };
-    let lines: String = findings
-        .iter()
-        .map(|line| format!("- {}\n", line.trim_start().trim_start_matches("- ")))
-        .collect();
-    format!("{table}\n{gap}{lines}")
+    format!("{table}\n")
 }
 
 /// All columns side by side where they fit, else throughput above latency.
@@ -122,7 +159,7 @@ fn table(steps: &[StepResult], columns: &[Column], padding: usize) -> String {
 }
 
 /// Steps are compared at the same load when several engines ran under it, else over the whole column.
-fn star(column: &Column, step: &StepResult, steps: &[StepResult]) -> &'static str {
+pub(super) fn star(column: &Column, step: &StepResult, steps: &[StepResult]) -> &'static str {
     let same = |a: &StepResult, b: &StepResult| {
         let load = |s: &StepResult| {
             (

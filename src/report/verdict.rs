@@ -1,8 +1,9 @@
 //! Verdicts in words: what was found, with its figures, and what to do about it.
 
 use super::columns::significant;
+use super::verify::place;
 use super::words::snake;
-use crate::measure::result::{StepResult, Verdict};
+use crate::measure::result::{Cause, StepResult, Verdict};
 
 /// A verdict with its figures.
 pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
@@ -25,6 +26,7 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
             s.client.clock_steps
         ),
         Verdict::Contended => contended(s),
+        Verdict::Garbled => garbled(s),
         Verdict::ConcurrencyShort | Verdict::Queued | Verdict::MostlyWaiting | Verdict::ServerCount => {
             concurrency(verdict, s)
         }
@@ -72,6 +74,25 @@ fn errors(s: &StepResult) -> String {
     format!(
         "{failed} of {sent} requests failed ({}); latencies are of the others; requests.jsonl says why",
         kinds.join(", ")
+    )
+}
+
+fn garbled(s: &StepResult) -> String {
+    let Some(found) = &s.verified else {
+        return "answers under load are not those given alone".to_owned();
+    };
+    let worst = found
+        .differences
+        .iter()
+        .filter(|difference| difference.cause != Cause::NearTie)
+        .min_by_key(|difference| difference.token);
+    let first = worst.map_or_else(String::new, |difference| {
+        format!("; first at {}", place(difference, "alone it", "under load it"))
+    });
+    format!(
+        "garbled under load: {} of {} greedy answers are not those that the engine gave alone, and no near tie explains \
+         it{first}",
+        found.garbled, found.asked
     )
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::verdict::verdict;
-use super::{across, calibration};
+use super::{across, calibration, verify};
 use crate::measure::result::{EngineResult, RunResult, Status};
 
 /// The name of a unit variant as it stands in `run.json`.
@@ -30,17 +30,21 @@ pub(super) fn heading(run: &RunResult) -> String {
         "loadtest {}{profile}{model}, {}\n",
         run.loadtest_version, run.started_at
     );
-    let ended = match run.status {
-        Status::Done => None,
-        Status::Running => Some("This run did not come to its end."),
-        Status::Interrupted => Some("This run was interrupted; what follows was measured before."),
-        Status::Failed => Some("This run failed; what follows was measured before."),
-    };
-    if let Some(ended) = ended {
+    if let Some(ended) = ended(run) {
         text.push_str(ended);
         text.push('\n');
     }
     text
+}
+
+/// How a run ended that did not end well.
+pub(super) fn ended(run: &RunResult) -> Option<&'static str> {
+    match run.status {
+        Status::Done => None,
+        Status::Running => Some("This run did not come to its end."),
+        Status::Interrupted => Some("This run was interrupted; what follows was measured before."),
+        Status::Failed => Some("This run failed; what follows was measured before."),
+    }
 }
 
 /// Everything that a reader must know besides the numbers: verdicts, failed engines, notes.
@@ -59,6 +63,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
         let exit = failure
             .exit
             .as_ref()
+            .filter(|exit| !failure.message.contains(exit.as_str()))
             .map_or_else(String::new, |exit| format!(" ({exit})"));
         lines.push(format!("! {} failed{exit}: {}", engine.name, failure.message));
         lines.extend(failure.log_tail.iter().map(|line| format!("    | {line}")));
@@ -66,6 +71,7 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     }
     lines.extend(across::findings(run));
     lines.extend(run.engines.iter().flat_map(other_settings));
+    lines.extend(verify::findings(run));
     lines.extend(run.engines.iter().filter_map(|engine| conversion(run, engine)));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {
@@ -117,7 +123,7 @@ fn other_settings(engine: &EngineResult) -> Vec<String> {
 /// Where the files are.
 pub(super) fn files(dir: &Path) -> String {
     format!(
-        "{}: run.json, requests.jsonl, timeline.csv, hdr/, engine logs",
+        "{}: report.html, run.json, requests.jsonl, timeline.csv, hdr/, what engines logged and told",
         dir.display()
     )
 }

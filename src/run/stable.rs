@@ -49,7 +49,7 @@ pub fn turn_over(profile: &Profile, engine: &str, turn: &Turn, steps: &[StepResu
     let mut of_turn = planned
         .iter()
         .filter(|planned| turn.repeats.contains(&planned.repeat));
-    of_turn.all(|planned| enough(profile, engine, planned, steps))
+    profile.stable.is_some() && of_turn.all(|planned| enough(profile, engine, planned, steps))
 }
 
 /// How far the metric's mean over these repeats is known.

@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use super::cores::Cores;
 use super::display::{self, Display};
-use super::{Interrupt, Subject, stable};
+use super::verify::Again;
+use super::watched::{Looks, SharedCards, Watched};
+use super::{Interrupt, Subject, engines, stable};
 use crate::client::Target;
 use crate::engine::{Recipe, Running};
-use crate::load::{self, Requests, StepLoad, Stop, run_step};
-use crate::measure::result::{SequenceLength, ServerResult, StepFacts};
-use crate::measure::{Clock, LiveShards, Objectives, ServerSecond, StepContext, StepRecord, Store, Window};
+use crate::load::{self, Gate, Requests, StepLoad, Stop, run_step};
+use crate::measure::result::{SequenceLength, StepFacts};
+use crate::measure::{Clock, LiveShards, Objectives, Outcome, ServerSecond, StepContext, StepRecord, Store};
 use crate::profile::{Dialect, Length, Planned, Profile, Prompts, Slo, Turn};
-use crate::report::Progress;
-use crate::telemetry::{Gauges, Queue, Usage, Watch};
+use crate::report::{Live, Progress, ServerNow};
+use crate::verify::{Loaded, Verifier};
 
 /// How often the display and the server's process are looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Numbers of prompts set aside for a step, so that every engine gets the same ones and no step those of another.
 const PROMPTS_PER_STEP: u64 = 100_000;
-
-const NS: f64 = 1e9;
 
 /// What all steps of a run share.
 pub struct Bench<'a> {
@@ -39,6 +39,21 @@ pub struct Bench<'a> {
     pub interrupt: &'a Interrupt,
     /// The run's clock.
     pub clock: Clock,
+    /// The machine's graphics cards, where there are any.
+    pub cards: Option<SharedCards>,
+    /// Who keeps the engines' answers, if they are verified.
+    pub verifier: Option<Verifier>,
+}
+
+/// What a server took down when it died in a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Toll {
+    /// The step's number in the run.
+    pub step: u16,
+    /// Its users.
+    pub users: u32,
+    /// Requests that ended with the server.
+    pub requests: u64,
 }
 
 /// The most threads that a step of the profile takes.
@@ -61,7 +76,7 @@ impl Requests for Numbered {
 }
 
 /// Runs every step of the profile against one engine and saves each as it ends. Ends early when the user or the
-/// server's death wants it.
+/// server's death wants it; returns what the server's death took down, if it died in a step.
 ///
 /// # Errors
 /// If no load can be generated, or a result not be saved.
@@ -72,8 +87,9 @@ pub fn all(
     recipe: &Recipe,
     running: &Running,
     api_key: Option<&str>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Toll>> {
     let index = turn.engine;
+    let mut toll = None;
     let requests = &bench.profile.requests;
     let headers: Vec<_> = requests
         .headers
@@ -83,6 +99,7 @@ pub fn all(
     let target = Target::new(running.base_url(), requests.endpoint.path(), api_key, &headers)?;
     let target = Arc::new(target);
     let dialect = dialect(recipe, running);
+    let again = Again::new(bench, index, recipe, running, api_key);
     let steps = bench.profile.steps();
     let mut first_id = store
         .run()
@@ -91,7 +108,7 @@ pub fn all(
         .map(|step| step.requests_all.sent + u64::from(step.facts.users))
         .sum();
     for planned in steps.iter().filter(|step| turn.repeats.contains(&step.repeat)) {
-        if bench.interrupt.is_set() || running.exit().is_some() {
+        if bench.interrupt.is_set() || running.is_dead() {
             break;
         }
         if stable::enough(bench.profile, &recipe.name, planned, &store.run().steps) {
@@ -109,6 +126,17 @@ pub fn all(
             (index, target.clone(), prompts, first_id, stop),
         )?;
         let done = store.run().steps.len();
+        let watched = Watched::start(&Looks {
+            clock: bench.clock,
+            cards: bench.cards.as_ref(),
+            recipe,
+            running,
+            api_key,
+            archive: store
+                .dir()
+                .join(engines::file_name("metrics", recipe, turn, "txt.gz")),
+            step: facts.step,
+        })?;
         let mut window_opens = |start_ns| {
             // So that a run that is killed can be told with its window. If it cannot be saved, the step's end says so.
             let _ = store.step_begins(StepFacts {
@@ -116,28 +144,35 @@ pub fn all(
                 ..facts.clone()
             });
         };
-        let gauges = gauges(recipe, running, api_key)?;
-        let (record, seen) = watched(
+        let record = shown(
             bench,
-            running,
+            (running, &watched),
             (&facts, done, steps.len()),
             load,
-            gauges,
+            again.as_ref(),
             &mut window_opens,
-        )?;
+        );
+        let seen = watched.stop();
+        let (record, loaded) = record?;
         first_id += record.all_outcomes.values().sum::<u64>() + u64::from(planned.step.users);
-        let (server, seconds) = used(&seen.usages, record.window);
-        let (server_running, server_waiting) = said(&seen.queues, record.window);
+        toll = running.is_dead().then(|| Toll {
+            step: facts.step,
+            users: facts.users,
+            requests: record
+                .all_outcomes
+                .get(&Outcome::ServerExit)
+                .copied()
+                .unwrap_or(0),
+        });
         let context = StepContext {
-            server,
-            server_running,
-            server_waiting,
+            verified: again.as_ref().and_then(|again| again.judge(&loaded)),
+            ..seen.context(record.window)
         };
         bench
             .progress
-            .finished(store.step_done(facts, &record, context, &seconds)?);
+            .finished(store.step_done(facts, &record, context, &seen.seconds())?);
     }
-    Ok(())
+    Ok(toll)
 }
 
 fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
@@ -151,6 +186,10 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         max_tokens: known.max_tokens.clone(),
         ignore_eos: known.ignore_eos.clone(),
         ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
+        temperature: known.temperature.clone(),
+        top_p: known.top_p.clone(),
+        top_k: known.top_k.clone(),
+        seed: known.seed.clone(),
         include_usage: known.include_usage,
         extra: extra.collect(),
     }
@@ -216,6 +255,7 @@ fn step_load(
         engine: u16::try_from(engine)?,
         step: facts.step,
         shape: planned.step.clone(),
+        gate: None,
         ramp: profile.ramp,
         warmup: profile.warmup,
         extent: profile.extent,
@@ -237,52 +277,38 @@ fn step_load(
     })
 }
 
-/// The gauges in which the server tells of its queue, where the recipe knows of any.
-fn gauges(recipe: &Recipe, running: &Running, api_key: Option<&str>) -> std::io::Result<Option<Gauges>> {
-    let Some(metrics) = &recipe.metrics else {
-        return Ok(None);
-    };
-    let url = format!("{}{}", running.base_url(), metrics.path);
-    let key = api_key.map(str::to_owned);
-    Gauges::new(url, key, metrics.running.clone(), metrics.waiting.clone()).map(Some)
-}
-
-/// What was seen of the server, once a second.
-struct Seen {
-    usages: Vec<Usage>,
-    queues: Vec<Queue>,
-}
-
-/// Runs the step while someone shows how it goes, samples the server's processes, asks it for its queue, and ends the
-/// step when the server is gone.
-fn watched(
+/// Runs the step while someone shows how it goes and someone asks once more for some answers, and ends it when the server
+/// is gone.
+fn shown(
     bench: &Bench<'_>,
-    running: &Running,
+    (running, watched): (&Running, &Watched),
     (facts, done, steps): (&StepFacts, usize, usize),
-    load: StepLoad,
-    gauges: Option<Gauges>,
+    mut load: StepLoad,
+    again: Option<&Again<'_>>,
     window_opens: &mut dyn FnMut(u64),
-) -> anyhow::Result<(StepRecord, Seen)> {
-    let clock = bench.clock;
-    let usages = running
-        .processes()
-        .map(|root| Watch::start(move || root.usage(clock.now_ns())));
-    let queues = gauges.map(|mut gauges| Watch::start(move || gauges.look(clock.now_ns())));
+) -> anyhow::Result<(StepRecord, Vec<Loaded>)> {
     let (live, stop, over) = (load.live.clone(), load.stop.clone(), AtomicBool::new(false));
     let opened_ns = AtomicU64::new(display::AHEAD);
-    let record = thread::scope(|scope| {
+    let gate = Arc::new(Gate::default());
+    load.gate = again.map(|_| gate.clone());
+    let (gate, number) = (&*gate, usize::from(facts.step));
+    let (record, loaded) = thread::scope(|scope| {
+        let asker = again.map(|again| scope.spawn(move || again.ask(gate, number)));
         let looker = scope.spawn(|| {
             let shown = bench
                 .progress
                 .step(done, steps * bench.profile.engines.len().max(1), &facts.engine);
             let mut display = Display::new(bench, &live, &opened_ns);
             while !over.load(Ordering::Relaxed) {
-                match (running.pid(), running.exit()) {
-                    (_, Some(_)) => stop.server_gone(),
-                    (Some(_), None) => stop.server_is_there(),
-                    (None, None) => {}
+                match (running.pid(), running.is_dead()) {
+                    (_, true) => stop.server_gone(),
+                    (Some(_), false) => stop.server_is_there(),
+                    (None, false) => {}
                 }
-                shown.update(&display.look());
+                shown.update(&Live {
+                    server: watched.latest().and_then(now),
+                    ..display.look()
+                });
                 thread::park_timeout(LOOK_EVERY);
             }
         });
@@ -290,52 +316,21 @@ fn watched(
             opened_ns.store(start_ns, Ordering::Relaxed);
             window_opens(start_ns);
         });
+        gate.close();
         over.store(true, Ordering::Relaxed);
         looker.thread().unpark();
-        record
+        // A thread that panicked has no answers, and the scope tells of it.
+        let loaded = asker.and_then(|asker| asker.join().ok());
+        (record, loaded.unwrap_or_default())
     });
-    let seen = Seen {
-        usages: usages.map(Watch::stop).unwrap_or_default(),
-        queues: queues.map(Watch::stop).unwrap_or_default(),
-    };
-    Ok((record?, seen))
+    Ok((record?, loaded))
 }
 
-/// What the server said of its queue inside the window, averaged: requests it worked on, requests that waited.
-fn said(queues: &[Queue], window: Window) -> (Option<f64>, Option<f64>) {
-    let mean = |gauge: fn(&Queue) -> Option<f64>| {
-        let values: Vec<f64> = queues
-            .iter()
-            .filter(|queue| window.holds(queue.at_ns))
-            .filter_map(gauge)
-            .collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-    };
-    (mean(|queue| queue.running), mean(|queue| queue.waiting))
-}
-
-/// What the server used inside the window, and second by second.
-fn used(usages: &[Usage], window: Window) -> (Option<ServerResult>, Vec<ServerSecond>) {
-    let seconds = usages.windows(2).map(|pair| {
-        let passed_s = (pair[1].at_ns.saturating_sub(pair[0].at_ns)) as f64 / NS;
-        ServerSecond {
-            at_s: pair[0].at_ns / 1_000_000_000,
-            cpu_cores: if passed_s > 0.0 {
-                (pair[1].cpu_s - pair[0].cpu_s) / passed_s
-            } else {
-                0.0
-            },
-            rss_bytes: pair[1].rss_bytes,
-            ..ServerSecond::default()
-        }
-    });
-    // Samples come once a second: the nearest ones to the window's ends bound what is counted.
-    let nearest = |at_ns: u64| usages.iter().min_by_key(|usage| usage.at_ns.abs_diff(at_ns));
-    let inside = nearest(window.start_ns).zip(nearest(window.end_ns));
-    let server = inside.map(|(first, last)| ServerResult {
-        cpu_s: (last.cpu_s - first.cpu_s).max(0.0),
-        rss_peak_bytes: usages.iter().map(|usage| usage.rss_bytes).max().unwrap_or(0),
-        gpu: Vec::new(),
-    });
-    (server, seconds.collect())
+/// What the display shows of the server.
+fn now(second: ServerSecond) -> Option<ServerNow> {
+    Some(ServerNow {
+        gpu_pct: second.gpu_utilisation_pct(),
+        cpu_cores: second.cpu_cores?,
+        rss_bytes: second.rss_bytes?,
+    })
 }

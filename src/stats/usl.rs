@@ -98,7 +98,7 @@ fn solve(points: &[(f64, f64)], free: [bool; 2]) -> Option<Solution> {
         let (row, y) = (columns(n), n / x);
         accumulate(&mut normal, &mut right, row.map(|c| c / y), 1.0);
     }
-    let [a, b, c] = cholesky_free(normal, right, free)?;
+    let [a, b, c] = solved(normal, right, free)?;
     let mut found = Solution {
         lambda: 1.0 / a,
         sigma: b / a,
@@ -112,7 +112,7 @@ fn solve(points: &[(f64, f64)], free: [bool; 2]) -> Option<Solution> {
             let row = found.slope(n, free);
             accumulate(&mut normal, &mut right, row, (x / found.at(n)).ln());
         }
-        let step = cholesky_free(normal, right, free)?;
+        let step = solved(normal, right, free)?;
         let Some(better) = found.after(step, points) else {
             break;
         };
@@ -171,7 +171,7 @@ impl Solution {
         let column = |i: usize| {
             let mut unit = [0.0; 3];
             unit[i] = 1.0;
-            cholesky_free(normal, unit, free).unwrap_or([f64::INFINITY; 3])
+            solved(normal, unit, free).unwrap_or([f64::INFINITY; 3])
         };
         let covariance = [column(0), column(1), column(2)].map(|c| c.map(|x| x * variance));
         let t = t_975(dof);
@@ -210,16 +210,16 @@ impl Solution {
 }
 
 fn accumulate(normal: &mut [[f64; 3]; 3], right: &mut [f64; 3], row: [f64; 3], y: f64) {
-    for i in 0..3 {
-        for j in 0..3 {
-            normal[i][j] += row[i] * row[j];
+    for ((equation, sum), factor) in normal.iter_mut().zip(right).zip(row) {
+        for (cell, other) in equation.iter_mut().zip(row) {
+            *cell += factor * other;
         }
-        right[i] += row[i] * y;
+        *sum += factor * y;
     }
 }
 
-/// Solves the normal equations; what is not free stays 0. Rows are scaled, as n (n - 1) dwarfs 1.
-fn cholesky_free(mut normal: [[f64; 3]; 3], mut right: [f64; 3], free: [bool; 2]) -> Option<[f64; 3]> {
+/// Solves the normal equations by determinants; what is not free stays 0. They are scaled, as n (n - 1) dwarfs 1.
+fn solved(mut normal: [[f64; 3]; 3], mut right: [f64; 3], free: [bool; 2]) -> Option<[f64; 3]> {
     for (i, free) in [(1, free[0]), (2, free[1])] {
         if !free {
             normal[i] = [0.0; 3];
@@ -227,30 +227,19 @@ fn cholesky_free(mut normal: [[f64; 3]; 3], mut right: [f64; 3], free: [bool; 2]
             right[i] = 0.0;
         }
     }
-    let scale: [f64; 3] = std::array::from_fn(|i| 1.0 / normal[i][i].sqrt());
-    let mut lower = [[0.0; 3]; 3];
-    for i in 0..3 {
-        for j in 0..=i {
-            let sum: f64 = (0..j).map(|k| lower[i][k] * lower[j][k]).sum();
-            let rest = normal[i][j] * scale[i] * scale[j] - sum;
-            lower[i][j] = match i == j {
-                true if rest <= 1e-13 => return None,
-                true => rest.sqrt(),
-                false => rest / lower[j][j],
-            };
-        }
-    }
-    let mut y = [0.0; 3];
-    for i in 0..3 {
-        let known: f64 = (0..i).map(|k| lower[i][k] * y[k]).sum();
-        y[i] = (right[i] * scale[i] - known) / lower[i][i];
-    }
-    let mut x = [0.0; 3];
-    for i in (0..3).rev() {
-        let known: f64 = (i + 1..3).map(|k| lower[k][i] * x[k]).sum();
-        x[i] = (y[i] - known) / lower[i][i];
-    }
-    Some(std::array::from_fn(|i| x[i] * scale[i]))
+    let all = [0, 1, 2];
+    let scale = all.map(|i| 1.0 / normal[i][i].sqrt());
+    let [a, b, c] = all.map(|i| all.map(|j| normal[i][j] * scale[i] * scale[j]));
+    let y = all.map(|i| right[i] * scale[i]);
+    let whole = determinant(a, b, c);
+    let parts = [determinant(y, b, c), determinant(a, y, c), determinant(a, b, y)];
+    (whole > 1e-13).then(|| all.map(|i| parts[i] / whole * scale[i]))
+}
+
+fn determinant(a: [f64; 3], b: [f64; 3], c: [f64; 3]) -> f64 {
+    a[0] * (b[1] * c[2] - b[2] * c[1])
+        + a[1] * (b[2] * c[0] - b[0] * c[2])
+        + a[2] * (b[0] * c[1] - b[1] * c[0])
 }
 
 /// The knee: the load with the most power, throughput over response time (L. Kleinrock, Power and deterministic rules of

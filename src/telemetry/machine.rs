@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::Cards;
+
 /// The machine a run was made on. What the system does not tell is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
@@ -15,6 +17,10 @@ pub struct Machine {
     pub cpu_features: Vec<String>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
+    /// Its graphics cards, of those that can be asked.
+    pub gpus: Vec<String>,
+    /// Their driver.
+    pub gpu_driver: Option<String>,
     /// The kernel's release.
     pub kernel: Option<String>,
     /// The system's name and version.
@@ -36,14 +42,18 @@ const FEATURES: [&str; 8] = [
 ];
 
 impl Machine {
-    /// Asks the system.
-    pub fn read() -> Machine {
+    /// Asks the system, and the cards.
+    pub fn read(cards: Option<&mut (dyn Cards + 'static)>) -> Machine {
         let mut machine = Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             os: std::env::consts::OS.into(),
             arch: std::env::consts::ARCH,
             ..Machine::default()
         };
+        if let Some(cards) = cards {
+            machine.gpus = cards.names();
+            machine.gpu_driver = cards.driver();
+        }
         #[cfg(target_os = "linux")]
         machine.read_proc();
         machine
@@ -91,13 +101,27 @@ impl Machine {
     }
 }
 
+/// Processes that the kernel has killed since it was booted because memory ran out, that of a control group's limit
+/// included; `None` where the system does not tell.
+#[cfg(target_os = "linux")]
+pub fn oom_kills() -> Option<u64> {
+    let count = procfs::vmstat().ok()?.remove("oom_kill")?;
+    u64::try_from(count).ok()
+}
+
+/// Unknown on this system.
+#[cfg(not(target_os = "linux"))]
+pub fn oom_kills() -> Option<u64> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn this_machine_is_known() {
-        let machine = Machine::read();
+        let machine = Machine::read(None);
         assert!(machine.cpus >= 1 && !machine.os.is_empty());
         #[cfg(target_os = "linux")]
         assert!(machine.memory_bytes.is_some_and(|bytes| bytes > 1 << 26) && machine.kernel.is_some());

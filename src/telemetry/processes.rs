@@ -25,7 +25,10 @@ pub struct Usage {
     pub rss_peak_bytes: u64,
     /// Threads.
     pub threads: u64,
-    /// Page faults that needed the disk.
+    /// Page faults answered from memory since each process started, with those of children that ended and were waited
+    /// for.
+    pub minor_faults: u64,
+    /// The same for page faults that needed the disk.
     pub major_faults: u64,
 }
 
@@ -38,19 +41,23 @@ impl Root {
         let stat = |pid| procfs::process::Process::new(pid).and_then(|process| process.stat());
         let top = stat(root).ok()?;
         let mut processes = below(root);
-        let mut ticks = 0;
-        match self {
-            Root::Tree(_) => processes.push(top),
-            // A guard does next to nothing itself, but what it waited for is counted at it.
-            Root::Below(_) => ticks += u64::try_from(top.cutime + top.cstime).unwrap_or(0),
-        }
-        if processes.is_empty() {
-            return None;
-        }
         let mut usage = Usage {
             at_ns,
             ..Usage::default()
         };
+        let mut ticks = 0;
+        match self {
+            Root::Tree(_) => processes.push(top),
+            // A guard does next to nothing itself, but what it waited for is counted at it.
+            Root::Below(_) => {
+                ticks += u64::try_from(top.cutime + top.cstime).unwrap_or(0);
+                usage.minor_faults += top.cminflt;
+                usage.major_faults += top.cmajflt;
+            }
+        }
+        if processes.is_empty() {
+            return None;
+        }
         for process in &processes {
             ticks +=
                 process.utime + process.stime + u64::try_from(process.cutime + process.cstime).unwrap_or(0);
@@ -58,7 +65,8 @@ impl Root {
             usage.rss_bytes += rss;
             usage.rss_peak_bytes += peak(process.pid).unwrap_or(rss);
             usage.threads += u64::try_from(process.num_threads).unwrap_or(0);
-            usage.major_faults += process.majflt;
+            usage.minor_faults += process.minflt + process.cminflt;
+            usage.major_faults += process.majflt + process.cmajflt;
         }
         usage.cpu_s = ticks as f64 / procfs::ticks_per_second() as f64;
         Some(usage)
@@ -68,6 +76,23 @@ impl Root {
     #[cfg(not(target_os = "linux"))]
     pub fn usage(self, _at_ns: u64) -> Option<Usage> {
         None
+    }
+
+    /// The ids of the processes; none where the system does not tell.
+    #[cfg(target_os = "linux")]
+    pub fn pids(self) -> Vec<u32> {
+        let (Root::Tree(root) | Root::Below(root)) = self;
+        let own = matches!(self, Root::Tree(_)).then_some(root);
+        let below = below(root.cast_signed());
+        own.into_iter()
+            .chain(below.iter().map(|stat| stat.pid.cast_unsigned()))
+            .collect()
+    }
+
+    /// Unknown on this system.
+    #[cfg(not(target_os = "linux"))]
+    pub fn pids(self) -> Vec<u32> {
+        Vec::new()
     }
 }
 
@@ -137,6 +162,7 @@ mod tests {
         assert_eq!(sleeps, 2);
         assert_eq!((tree.at_ns, tree.threads), (7, alone.threads + 1));
         assert!(tree.rss_bytes > alone.rss_bytes && tree.rss_peak_bytes >= tree.rss_bytes);
+        assert!(alone.minor_faults > 0 && tree.minor_faults > alone.minor_faults);
         assert_eq!(Root::Tree(shell.id()).usage(7), None);
     }
 }

@@ -1,10 +1,5 @@
 //! What a server says of its own queue: gauges of its Prometheus page.
 
-use std::time::Duration;
-
-/// How long a server may take to tell.
-const PATIENCE: Duration = Duration::from_millis(900);
-
 /// Requests at a server at one instant, by its own word.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Queue {
@@ -16,63 +11,18 @@ pub struct Queue {
     pub waiting: Option<f64>,
 }
 
-/// A server's page of metrics, and what its gauges are called.
-#[derive(Debug)]
+/// What the gauges of a server are called; of the names of each, the first that stands on its page counts.
+#[derive(Debug, Clone, Default)]
 pub struct Gauges {
-    runtime: tokio::runtime::Runtime,
-    client: reqwest::Client,
-    url: String,
-    api_key: Option<String>,
-    running: Vec<String>,
-    waiting: Vec<String>,
-    /// The server has no such page: it is not asked again.
-    absent: bool,
+    /// Requests that it works on.
+    pub running: Vec<String>,
+    /// Requests that wait.
+    pub waiting: Vec<String>,
 }
 
 impl Gauges {
-    /// The page at `url`; of the names of each gauge the first that stands there counts.
-    ///
-    /// # Errors
-    /// If there is no runtime or no client to be had.
-    pub fn new(
-        url: String,
-        api_key: Option<String>,
-        running: Vec<String>,
-        waiting: Vec<String>,
-    ) -> std::io::Result<Gauges> {
-        // A proxy of the environment must not stand between us and a server on this machine.
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
-        Ok(Gauges {
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?,
-            client: client.map_err(std::io::Error::other)?,
-            url,
-            api_key,
-            running,
-            waiting,
-            absent: false,
-        })
-    }
-
-    /// Asks the server; nothing if it does not tell. Must not be called inside a runtime.
-    pub fn look(&mut self, at_ns: u64) -> Option<Queue> {
-        if self.absent {
-            return None;
-        }
-        let mut request = self.client.get(&self.url);
-        if let Some(key) = &self.api_key {
-            request = request.bearer_auth(key);
-        }
-        let page = self.runtime.block_on(async {
-            let response = request.send().await?;
-            self.absent = response.status().is_client_error();
-            response.error_for_status()?.text().await
-        });
-        self.read(&page.ok()?, at_ns)
-    }
-
-    fn read(&self, page: &str, at_ns: u64) -> Option<Queue> {
+    /// What the page says; nothing if neither gauge stands there.
+    pub fn read(&self, page: &str, at_ns: u64) -> Option<Queue> {
         let queue = Queue {
             at_ns,
             running: gauge(page, &self.running),
@@ -121,16 +71,17 @@ fn after_labels(labels: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn gauges(url: String) -> Gauges {
+    fn gauges() -> Gauges {
         let names = |list: [&str; 2]| list.map(str::to_owned).to_vec();
-        let running = names(["loadtest_requests_running", "vllm:num_requests_running"]);
-        let waiting = names(["loadtest_requests_waiting", "vllm:num_requests_waiting"]);
-        Gauges::new(url, None, running, waiting).unwrap()
+        Gauges {
+            running: names(["loadtest_requests_running", "vllm:num_requests_running"]),
+            waiting: names(["loadtest_requests_waiting", "vllm:num_requests_waiting"]),
+        }
     }
 
     #[test]
     fn the_first_name_that_stands_there_counts_over_all_its_labels() {
-        let read = |page: &str| gauges(String::new()).read(page, 7);
+        let read = |page: &str| gauges().read(page, 7);
         let open_metrics = "# HELP loadtest_requests_running Requests that generate.\n\
             # TYPE loadtest_requests_running gauge\nloadtest_requests_running 3\n\
             # TYPE loadtest_kv_bytes gauge\n# UNIT loadtest_kv_bytes bytes\nloadtest_kv_bytes 4096\n# EOF\n";
@@ -151,13 +102,5 @@ mod tests {
         assert_eq!(read(hard), queue(Some(5.0), None));
         assert_eq!(read("# TYPE other gauge\nother 1\n"), None);
         assert_eq!(read("<html>not metrics</html>"), None);
-    }
-
-    #[test]
-    fn a_server_that_is_not_there_tells_nothing() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        assert_eq!(gauges(format!("http://{address}/metrics")).look(0), None);
     }
 }

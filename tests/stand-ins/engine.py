@@ -104,7 +104,7 @@ tokens = [events[number] for number in texts]
 
 def answer(body):
     """The recorded stream, as long as it was asked to be: cut short, or its tokens again and again."""
-    most = body.get("max_tokens") or (body.get("max_completion_tokens") if takes("max_completion_tokens") else None)
+    most = (takes("max_completion_tokens") and body.get("max_completion_tokens")) or body.get("max_tokens")
     most = most or len(tokens)
     wanted = most if takes("ignore_eos") and body.get("ignore_eos") else min(most, len(tokens))
     chosen = [tokens[number % len(tokens)] for number in range(wanted)]

@@ -3,9 +3,11 @@
 import http.server
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 mode, port, pids = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
@@ -46,6 +48,13 @@ print("stand-in", mode, "on", port, flush=True)
 if mode == "dies":
     print("cannot load: file is cut short", file=sys.stderr)
     sys.exit(7)
+if mode == "comes-second":
+    # Somebody else is to take the port that it was given first.
+    taken = pids + ".taken"
+    if not os.path.exists(taken):
+        pathlib.Path(pids + ".port").write_text(str(port))
+        while not os.path.exists(taken):
+            time.sleep(0.01)
 if mode == "ignores-sigterm":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if mode == "forks":

@@ -126,6 +126,14 @@ fn prompt(request: &Request) -> Result<String, Refusal> {
         let message = "lm.rs has no way to go on past the end token.";
         return Err(Refusal::param("ignore_eos", message));
     }
+    if request.logprobs.is_some() {
+        let message = "lm.rs does not tell how likely its tokens were.";
+        return Err(Refusal::param("logprobs", message));
+    }
+    if request.top_k.is_some() {
+        let message = "lm.rs takes a temperature and a top_p alone.";
+        return Err(Refusal::param("top_k", message));
+    }
     if request.min_tokens > 0 {
         let message = "lm.rs ends an answer where its model does.";
         return Err(Refusal::param("min_tokens", message));

@@ -130,7 +130,11 @@ impl Exchange {
     fn tell(&mut self, text: String) {
         if !text.is_empty() {
             let tokens = std::mem::take(&mut self.untold);
-            self.events.push_back(Event::Output { text, tokens });
+            self.events.push_back(Event::Output {
+                text,
+                tokens,
+                logprobs: Vec::new(),
+            });
         }
     }
 
@@ -142,7 +146,11 @@ impl Exchange {
 
     fn finish(&mut self, reason: Finish) {
         let tokens = std::mem::take(&mut self.untold);
-        self.events.push_back(Event::Finish { reason, tokens });
+        self.events.push_back(Event::Finish {
+            reason,
+            tokens,
+            logprobs: Vec::new(),
+        });
         self.over = true;
     }
 

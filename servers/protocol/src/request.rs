@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::AskedLogprobs;
+
 /// A request to `/v1/chat/completions`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ChatRequest {
@@ -91,6 +93,9 @@ pub struct Params {
     /// Only the likeliest tokens that make up this share of the probability.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
+    /// Only so many of the likeliest tokens; 0 or -1 is all (not in OpenAI's API).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<i64>,
     /// The same seed, request and server give the same output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
@@ -109,6 +114,12 @@ pub struct Params {
     /// What the stream tells besides its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_options: Option<StreamOptions>,
+    /// Whether log probabilities of the tokens are wanted; the endpoints ask for them in different ways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<AskedLogprobs>,
+    /// How many of the likeliest tokens are wanted at each place (chat).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u64>,
     /// Every other field, as it came.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -180,12 +191,15 @@ impl Params {
             min_tokens: optional(fields, "min_tokens", "a whole number")?,
             temperature: optional(fields, "temperature", "a number")?,
             top_p: optional(fields, "top_p", "a number")?,
+            top_k: optional(fields, "top_k", "a whole number")?,
             seed: optional(fields, "seed", "a whole number")?,
             stop: optional(fields, "stop", "a string or an array of strings")?,
             ignore_eos: optional(fields, "ignore_eos", "true or false")?,
             n: optional(fields, "n", "a whole number")?,
             stream: optional(fields, "stream", "true or false")?,
             stream_options: optional(fields, "stream_options", "an object of true or false")?,
+            logprobs: optional(fields, "logprobs", "true, false, or a whole number")?,
+            top_logprobs: optional(fields, "top_logprobs", "a whole number")?,
             rest: std::mem::take(fields),
         })
     }
@@ -234,14 +248,13 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_collected() {
-        let body =
-            br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"logprobs":true,"stop":["a","b"],
+        let body = br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"echo":true,"stop":["a","b"],
             "max_tokens":5,"max_completion_tokens":7,"temperature":null}"#;
         let request = ChatRequest::parse(body).unwrap();
         assert_eq!(request.params.max_tokens(), Some(7));
         assert_eq!(request.params.temperature, None);
         assert_eq!(request.params.stop.unwrap().into_vec(), ["a", "b"]);
-        assert_eq!(request.params.rest.keys().collect::<Vec<_>>(), ["logprobs"]);
+        assert_eq!(request.params.rest.keys().collect::<Vec<_>>(), ["echo"]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Logprobs;
+
 /// Token counts of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -46,13 +48,16 @@ pub struct Completion {
 }
 
 /// One of the answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// Which of the `n` answers.
     pub index: u32,
     /// What was generated.
     #[serde(flatten)]
     pub output: Output,
+    /// How likely the model held its tokens, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Logprobs>,
     /// `stop` or `length`.
     pub finish_reason: Option<String>,
 }
@@ -147,6 +152,7 @@ mod tests {
             let choice = Choice {
                 index: 0,
                 output,
+                logprobs: None,
                 finish_reason: Some("stop".into()),
             };
             let json = json!({ "index": 0, key: value, "finish_reason": "stop" });

@@ -1,12 +1,15 @@
 //! From a request body to a checked request: honoured in full, or refused by the field's name.
 
-use loadtest_protocol::{ChatRequest, CompletionRequest, Params, Prompt, Stop};
+use loadtest_protocol::{AskedLogprobs, ChatRequest, CompletionRequest, Params, Prompt, Stop};
 use serde_json::{Map, Value};
 
 use crate::{Input, Refusal, Request};
 
 /// Most stop texts of a request, as in OpenAI's API.
 const MAX_STOP: usize = 4;
+
+/// Most of the likeliest tokens that are told at each place, as in OpenAI's API.
+const MAX_TOP_LOGPROBS: u64 = 20;
 
 /// Which endpoint was asked; the answers differ in shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,12 +76,13 @@ impl Call {
             include_usage: options.include_usage,
             continuous_usage: options.continuous_usage_stats,
             extension,
-            request: generation_request(input, params)?,
+            request: generation_request(endpoint, input, params)?,
         })
     }
 }
 
-fn generation_request(input: Input, params: Params) -> Result<Request, Refusal> {
+fn generation_request(endpoint: Endpoint, input: Input, params: Params) -> Result<Request, Refusal> {
+    let logprobs = logprobs(endpoint, &params)?;
     let stop = params.stop.map(Stop::into_vec).unwrap_or_default();
     if stop.len() > MAX_STOP {
         return Err(Refusal::param(
@@ -108,10 +112,41 @@ fn generation_request(input: Input, params: Params) -> Result<Request, Refusal> 
         min_tokens,
         temperature: params.temperature.unwrap_or(1.0) as f32,
         top_p: params.top_p.unwrap_or(1.0) as f32,
+        top_k: params
+            .top_k
+            .and_then(|k| usize::try_from(k).ok())
+            .filter(|k| *k > 0),
         seed: params.seed.map(i64::cast_unsigned),
         stop,
         ignore_eos: params.ignore_eos.unwrap_or(false),
+        logprobs,
     })
+}
+
+/// Of how many of the likeliest tokens log probabilities are wanted, if they are.
+fn logprobs(endpoint: Endpoint, params: &Params) -> Result<Option<usize>, Refusal> {
+    let (wanted, param) = match (endpoint, params.logprobs, params.top_logprobs) {
+        (Endpoint::Chat, Some(AskedLogprobs::Wanted(true)), top) => (top.unwrap_or(0), "top_logprobs"),
+        (Endpoint::Completions, Some(AskedLogprobs::Top(top)), None) => (top, "logprobs"),
+        (_, None | Some(AskedLogprobs::Wanted(false)), None | Some(0)) => return Ok(None),
+        (Endpoint::Chat, Some(AskedLogprobs::Top(_)), _) => {
+            return Err(Refusal::param("logprobs", "'logprobs' must be true or false."));
+        }
+        (Endpoint::Completions, Some(AskedLogprobs::Wanted(true)), _) => {
+            return Err(Refusal::param("logprobs", "'logprobs' must be a whole number."));
+        }
+        _ => {
+            let message = "'top_logprobs' is only for chats with 'logprobs': true.";
+            return Err(Refusal::param("top_logprobs", message));
+        }
+    };
+    if wanted > MAX_TOP_LOGPROBS {
+        return Err(Refusal::param(
+            param,
+            format!("'{param}' is {wanted}; at most {MAX_TOP_LOGPROBS} are told."),
+        ));
+    }
+    Ok(usize::try_from(wanted).ok())
 }
 
 fn check_ranges(params: &Params) -> Result<(), Refusal> {
@@ -131,6 +166,12 @@ fn check_ranges(params: &Params) -> Result<(), Refusal> {
         return Err(Refusal::param(
             "top_p",
             format!("'top_p' is {p}; it must be above 0 and at most 1."),
+        ));
+    }
+    if let Some(k) = params.top_k.filter(|k| *k < -1) {
+        return Err(Refusal::param(
+            "top_k",
+            format!("'top_k' is {k}; it must be a number of tokens, or 0 or -1 for all."),
         ));
     }
     for (name, value) in [
@@ -171,10 +212,9 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
             // For the operator's books, without effect on the output.
             "user" | "metadata" | "service_tier" | "safety_identifier" | "prompt_cache_key"
             | "cache_prompt" => true,
-            "frequency_penalty" | "presence_penalty" | "min_p" | "top_logprobs" => is_number(0.0),
+            "frequency_penalty" | "presence_penalty" | "min_p" => is_number(0.0),
             "repetition_penalty" | "repeat_penalty" | "best_of" => is_number(1.0),
-            "top_k" => is_number(0.0) || is_number(-1.0),
-            "logprobs" | "echo" | "store" | "parallel_tool_calls" => value == false,
+            "echo" | "store" | "parallel_tool_calls" => value == false,
             "logit_bias" | "tools" | "functions" => is_empty(),
             "tool_choice" => value == "none" || value == "auto",
             "response_format" => value["type"] == "text",
@@ -262,13 +302,14 @@ mod tests {
             ("stream_options", r#"{"include_usage":true}"#),
             ("tools", r#"[{"type":"function"}]"#),
             ("tool_choice", r#""required""#),
-            ("logprobs", "true"),
+            ("logprobs", "2"),
+            ("logprobs", "\"yes\""),
             ("top_logprobs", "3"),
             ("response_format", r#"{"type":"json_object"}"#),
             ("frequency_penalty", "0.5"),
             ("presence_penalty", "-1"),
             ("logit_bias", r#"{"50256":-100}"#),
-            ("top_k", "40"),
+            ("top_k", "-2"),
             ("no_such_field", "1"),
         ];
         for (name, value) in refused {
@@ -294,6 +335,31 @@ mod tests {
         let completion = Call::parse(Endpoint::Completions, br#"{"prompt":["a"]}"#, None).unwrap();
         assert_eq!(completion.request.input, Input::Text("a".into()));
         assert_eq!(completion.request.max_tokens, Some(16));
+    }
+
+    #[test]
+    fn logprobs_are_asked_for_as_each_endpoint_has_it() {
+        let of_chat = |fields| chat(fields).map(|call| call.request.logprobs);
+        assert_eq!(of_chat(r#","logprobs":true"#).unwrap(), Some(0));
+        assert_eq!(
+            of_chat(r#","logprobs":true,"top_logprobs":20"#).unwrap(),
+            Some(20)
+        );
+        assert_eq!(of_chat(r#","logprobs":false,"top_logprobs":0"#).unwrap(), None);
+        let many = of_chat(r#","logprobs":true,"top_logprobs":21"#).unwrap_err();
+        assert_eq!(many.detail.param.as_deref(), Some("top_logprobs"));
+        let completion = |value: &str| {
+            let body = format!(r#"{{"prompt":"a","logprobs":{value}}}"#);
+            let call = Call::parse(Endpoint::Completions, body.as_bytes(), None);
+            call.map(|call| call.request.logprobs)
+        };
+        assert_eq!(completion("0").unwrap(), Some(0));
+        assert_eq!(completion("5").unwrap(), Some(5));
+        assert_eq!(completion("null").unwrap(), None);
+        for wrong in ["true", "21"] {
+            let refusal = completion(wrong).unwrap_err();
+            assert_eq!(refusal.detail.param.as_deref(), Some("logprobs"), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use loadtest_protocol::{ChatMessage, Choice, Completion, Output, Usage};
+use loadtest_protocol::{
+    ChatMessage, Choice, Completion, LogprobLists, Logprobs, Output, TokenLogprob, Usage,
+};
 use serde_json::json;
 
 use crate::call::{Call, Endpoint};
@@ -86,6 +88,9 @@ struct ChunkWriter {
     include_usage: bool,
     continuous_usage: bool,
     prompt_tokens: u64,
+    logprobs: bool,
+    /// Characters of the output so far.
+    offset: u64,
 }
 
 impl ChunkWriter {
@@ -106,11 +111,13 @@ impl ChunkWriter {
             include_usage: call.include_usage,
             continuous_usage: call.continuous_usage,
             prompt_tokens,
+            logprobs: call.request.logprobs.is_some(),
+            offset: 0,
         }
     }
 
     /// A chunk with one choice; `generated` counts the tokens so far.
-    fn chunk(&self, piece: Piece<'_>, generated: u64) -> Bytes {
+    fn chunk(&mut self, piece: Piece<'_>, logprobs: Vec<TokenLogprob>, generated: u64) -> Bytes {
         let mut out = Vec::with_capacity(self.head.len() + 160);
         out.extend_from_slice(self.head.as_bytes());
         let (open, text, close) = match (self.endpoint, piece) {
@@ -119,26 +126,10 @@ impl ChunkWriter {
                 Some(""),
                 "},\"finish_reason\":null}]",
             ),
-            (Endpoint::Chat, Piece::Text(text)) => (
-                r#"{"index":0,"delta":{"content":"#,
-                Some(text),
-                "},\"finish_reason\":null}]",
-            ),
-            (Endpoint::Chat, Piece::Finish(reason)) => (
-                r#"{"index":0,"delta":{},"finish_reason":"#,
-                Some(reason.as_str()),
-                "}]",
-            ),
-            (Endpoint::Completions, Piece::Text(text)) => (
-                r#"{"index":0,"text":"#,
-                Some(text),
-                ",\"logprobs\":null,\"finish_reason\":null}]",
-            ),
-            (Endpoint::Completions, Piece::Finish(reason)) => (
-                r#"{"index":0,"text":"","logprobs":null,"finish_reason":"#,
-                Some(reason.as_str()),
-                "}]",
-            ),
+            (Endpoint::Chat, Piece::Text(text)) => (r#"{"index":0,"delta":{"content":"#, Some(text), "}"),
+            (Endpoint::Chat, Piece::Finish(_)) => (r#"{"index":0,"delta":{}"#, None, ""),
+            (Endpoint::Completions, Piece::Text(text)) => (r#"{"index":0,"text":"#, Some(text), ""),
+            (Endpoint::Completions, Piece::Finish(_)) => (r#"{"index":0,"text":"""#, None, ""),
             (_, Piece::Role | Piece::Nothing) => ("", None, "]"),
         };
         out.extend_from_slice(open.as_bytes());
@@ -147,6 +138,20 @@ impl ChunkWriter {
             let _ = serde_json::to_writer(&mut out, text);
         }
         out.extend_from_slice(close.as_bytes());
+        match piece {
+            Piece::Text(text) => {
+                self.write_logprobs(&mut out, logprobs);
+                self.offset += text.chars().count() as u64;
+                out.extend_from_slice(b",\"finish_reason\":null}]");
+            }
+            Piece::Finish(reason) => {
+                self.write_logprobs(&mut out, logprobs);
+                out.extend_from_slice(b",\"finish_reason\":\"");
+                out.extend_from_slice(reason.as_str().as_bytes());
+                out.extend_from_slice(b"\"}]");
+            }
+            Piece::Role | Piece::Nothing => {}
+        }
         if self.continuous_usage || matches!(piece, Piece::Nothing) {
             out.extend_from_slice(b",\"usage\":");
             let _ = serde_json::to_writer(&mut out, &Usage::new(self.prompt_tokens, generated));
@@ -156,6 +161,46 @@ impl ChunkWriter {
         out.extend_from_slice(b"}\n\n");
         out.into()
     }
+
+    /// Writes a choice's `logprobs`, which a completion has in any case and a chat if it was asked for them.
+    fn write_logprobs(&self, out: &mut Vec<u8>, entries: Vec<TokenLogprob>) {
+        if !self.logprobs {
+            if self.endpoint == Endpoint::Completions {
+                out.extend_from_slice(b",\"logprobs\":null");
+            }
+            return;
+        }
+        out.extend_from_slice(b",\"logprobs\":");
+        // What is written has text keys and finite numbers.
+        let _ = serde_json::to_writer(out, &shaped(self.endpoint, entries, self.offset));
+    }
+}
+
+/// Log probabilities in the endpoint's shape; `offset` is the number of characters before them.
+fn shaped(endpoint: Endpoint, entries: Vec<TokenLogprob>, mut offset: u64) -> Logprobs {
+    if endpoint == Endpoint::Chat {
+        return Logprobs::Content {
+            content: Some(entries),
+        };
+    }
+    let mut lists = LogprobLists {
+        top_logprobs: Some(Vec::with_capacity(entries.len())),
+        ..LogprobLists::default()
+    };
+    for TokenLogprob { token, top_logprobs } in entries {
+        lists.text_offset.push(offset);
+        offset += token.token.chars().count() as u64;
+        lists.tokens.push(token.token);
+        lists.token_logprobs.push(Some(token.logprob));
+        let top = top_logprobs
+            .into_iter()
+            .map(|likely| (likely.token, likely.logprob));
+        lists
+            .top_logprobs
+            .get_or_insert_default()
+            .push(Some(top.collect()));
+    }
+    Logprobs::Lists(lists)
 }
 
 /// What a chunk tells.
@@ -190,24 +235,32 @@ impl Frames {
             ending: Ending::new(metrics),
         };
         if call.endpoint == Endpoint::Chat {
-            frames.push(Kind::Role, 0, Piece::Role);
+            frames.push(Kind::Role, 0, Piece::Role, Vec::new());
         }
         frames
     }
 
-    fn push(&mut self, kind: Kind, tokens: u64, piece: Piece<'_>) {
+    fn push(&mut self, kind: Kind, tokens: u64, piece: Piece<'_>, logprobs: Vec<TokenLogprob>) {
         self.generated += tokens;
-        let bytes = self.writer.chunk(piece, self.generated);
+        let bytes = self.writer.chunk(piece, logprobs, self.generated);
         self.ready.push_back(Frame { kind, tokens, bytes });
     }
 
     fn take_in(&mut self, event: Event) {
         match event {
-            Event::Output { text, tokens } => self.push(Kind::Output, tokens, Piece::Text(&text)),
-            Event::Finish { reason, tokens } => {
-                self.push(Kind::Finish, tokens, Piece::Finish(reason));
+            Event::Output {
+                text,
+                tokens,
+                logprobs,
+            } => self.push(Kind::Output, tokens, Piece::Text(&text), logprobs),
+            Event::Finish {
+                reason,
+                tokens,
+                logprobs,
+            } => {
+                self.push(Kind::Finish, tokens, Piece::Finish(reason), logprobs);
                 if self.writer.include_usage {
-                    self.push(Kind::Usage, 0, Piece::Nothing);
+                    self.push(Kind::Usage, 0, Piece::Nothing, Vec::new());
                 }
                 let done = Bytes::from_static(b"data: [DONE]\n\n");
                 self.ready.push_back(Frame {
@@ -262,15 +315,25 @@ pub async fn collect(
     metrics: Arc<Metrics>,
 ) -> Result<Completion, Refusal> {
     let mut ending = Ending::new(metrics);
-    let (mut output, mut generated) = (String::new(), 0);
+    let (mut output, mut generated, mut entries) = (String::new(), 0, Vec::new());
     let finish = loop {
         match generation.events.next().await {
-            Some(Event::Output { text, tokens }) => {
+            Some(Event::Output {
+                text,
+                tokens,
+                logprobs,
+            }) => {
                 output.push_str(&text);
                 generated += tokens;
+                entries.extend(logprobs);
             }
-            Some(Event::Finish { reason, tokens }) => {
+            Some(Event::Finish {
+                reason,
+                tokens,
+                logprobs,
+            }) => {
                 generated += tokens;
+                entries.extend(logprobs);
                 break reason;
             }
             failed => {
@@ -283,6 +346,7 @@ pub async fn collect(
         }
     };
     ending.is(finish.into());
+    let asked = call.request.logprobs.is_some();
     let Stamp { id, created } = Stamp::new(call.endpoint);
     let (object, output) = match call.endpoint {
         Endpoint::Chat => {
@@ -303,6 +367,7 @@ pub async fn collect(
         choices: vec![Choice {
             index: 0,
             output,
+            logprobs: asked.then(|| shaped(call.endpoint, entries, 0)),
             finish_reason: Some(finish.as_str().to_owned()),
         }],
         usage: Some(Usage::new(generation.prompt_tokens, generated)),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use futures::Stream;
 use futures::future::BoxFuture;
+use loadtest_protocol::TokenLogprob;
 use serde_json::Value;
 
 use crate::Refusal;
@@ -21,12 +22,16 @@ pub struct Request {
     pub temperature: f32,
     /// Only the likeliest tokens that make up this share of the probability.
     pub top_p: f32,
+    /// Only so many of the likeliest tokens, before `top_p` takes its share of them.
+    pub top_k: Option<usize>,
     /// Seed of the request's own random numbers; drawn if not given.
     pub seed: Option<u64>,
     /// Texts that end the output, without being part of it.
     pub stop: Vec<String>,
     /// Whether end tokens are never chosen.
     pub ignore_eos: bool,
+    /// Whether events tell the log probabilities of their tokens, and of how many of the likeliest tokens at each place.
+    pub logprobs: Option<usize>,
 }
 
 /// What a request asks to continue.
@@ -60,7 +65,7 @@ impl Finish {
 }
 
 /// One thing that happened to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// New output.
     Output {
@@ -68,6 +73,8 @@ pub enum Event {
         text: String,
         /// Tokens generated since the event before.
         tokens: u64,
+        /// One entry for each of these tokens, if the request asked for it.
+        logprobs: Vec<TokenLogprob>,
     },
     /// The last event of an output that ended as it should.
     Finish {
@@ -75,6 +82,8 @@ pub enum Event {
         reason: Finish,
         /// Tokens generated since the event before: an end token, the tokens of a stop text.
         tokens: u64,
+        /// One entry for each of these tokens, if the request asked for it.
+        logprobs: Vec<TokenLogprob>,
     },
     /// The last event of an output that broke.
     Failed(String),

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod frames;
 mod generate;
 pub mod listen;
+mod logprobs;
 mod memory;
 mod metrics;
 mod plan;

@@ -25,6 +25,7 @@ struct Scratch {
 pub(crate) struct Sampler {
     temperature: f32,
     top_p: f32,
+    top_k: Option<usize>,
     rng: ChaCha8Rng,
 }
 
@@ -33,8 +34,14 @@ impl Sampler {
         Self {
             temperature,
             top_p,
+            top_k: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
+    }
+
+    /// Draws from so many of the likeliest tokens alone, if told.
+    pub(crate) fn of_likeliest(self, top_k: Option<usize>) -> Self {
+        Self { top_k, ..self }
     }
 
     /// Chooses a token that is not in `masked`, which is sorted and leaves at least one.
@@ -47,6 +54,9 @@ impl Sampler {
         let draw = self.rng.random::<f64>();
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.weigh(logits, masked, max, self.temperature);
+            if let Some(k) = self.top_k {
+                scratch.keep_heaviest(k);
+            }
             if self.top_p < 1.0 {
                 scratch.draw_nucleus(draw, self.top_p)
             } else {
@@ -69,12 +79,32 @@ impl Scratch {
                 *weight = 0.0;
             }
         }
+        self.sum();
+    }
+
+    fn sum(&mut self) {
         self.sums.clear();
         self.sums.extend(
             self.weights
                 .chunks(BLOCK)
                 .map(|block| f64::from(block.iter().sum::<f32>())),
         );
+    }
+
+    /// Takes the weight from all but the `k` heaviest tokens.
+    fn keep_heaviest(&mut self, k: usize) {
+        self.candidates.clear();
+        let weighed = (0..).zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
+        self.candidates
+            .extend(weighed.map(|(token, weight)| (*weight, token)));
+        if k >= self.candidates.len() {
+            return;
+        }
+        self.candidates.select_nth_unstable_by(k, heavier_first);
+        for (_, token) in &self.candidates[k..] {
+            self.weights[*token as usize] = 0.0;
+        }
+        self.sum();
     }
 
     /// The token at share `draw` of the total weight.
@@ -113,12 +143,11 @@ impl Scratch {
             .filter(|(_, weight)| **weight > 0.0 && **weight >= floor);
         self.candidates
             .extend(heavy.map(|(token, weight)| (*weight, token)));
-        let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         // Halve the stretch in which the nucleus ends, heavier half first, until it is short enough to sort.
         let (mut start, mut end, mut before) = (0, self.candidates.len(), 0.0);
         while end - start > 64 {
             let half = (end - start) / 2;
-            self.candidates[start..end].select_nth_unstable_by(half, order);
+            self.candidates[start..end].select_nth_unstable_by(half, heavier_first);
             let sum = weight_of(&self.candidates[start..start + half]);
             if before + sum >= wanted {
                 end = start + half;
@@ -127,7 +156,7 @@ impl Scratch {
                 start += half;
             }
         }
-        self.candidates[start..end].sort_unstable_by(order);
+        self.candidates[start..end].sort_unstable_by(heavier_first);
         let reached = self.candidates[start..end].iter().position(|(weight, _)| {
             before += f64::from(*weight);
             before >= wanted
@@ -140,6 +169,11 @@ impl Scratch {
         });
         drawn.or(nucleus.last()).map(|(_, token)| *token)
     }
+}
+
+/// Of equals, the token with the lower number goes first.
+fn heavier_first(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
 fn weight_of(candidates: &[(f32, u32)]) -> f64 {
@@ -262,6 +296,22 @@ mod tests {
             let mut sampler = Sampler::new(temperature, top_p, seed);
             for _ in 0..50 {
                 prop_assert!(kept.contains(&sampler.sample(&logits, &[])));
+            }
+        }
+
+        #[test]
+        fn draws_stay_among_the_likeliest(
+            logits in prop::collection::vec(-8.0_f32..8.0, 2..400),
+            k in 1_usize..20,
+            top_p in 0.5_f32..1.0,
+            seed: u64,
+        ) {
+            let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+            order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+            let mut sampler = Sampler::new(1.5, top_p, seed).of_likeliest(Some(k));
+            for _ in 0..50 {
+                let drawn = sampler.sample(&logits, &[]);
+                prop_assert!(order.iter().take(k).any(|token| logits[*token as usize] == logits[drawn as usize]));
             }
         }
 

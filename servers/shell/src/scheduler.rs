@@ -151,11 +151,13 @@ impl Scheduler {
             max_tokens: request.max_tokens.map_or(context - length, |_| wanted),
             min_tokens: usize::try_from(request.min_tokens).unwrap_or(usize::MAX),
             ignore_eos: request.ignore_eos,
+            logprobs: request.logprobs,
             sampler: Sampler::new(
                 request.temperature,
                 request.top_p,
                 request.seed.unwrap_or_else(rand::random),
-            ),
+            )
+            .of_likeliest(request.top_k),
             detokenizer: Detokenizer::new(request.stop),
             prompt,
             events,

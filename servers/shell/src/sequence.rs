@@ -1,7 +1,9 @@
 //! A request inside the engine: a job while it waits, a sequence while it has a slot.
 
+use loadtest_protocol::TokenLogprob;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::logprobs::Likeliest;
 use crate::plan::Need;
 use crate::sample::Sampler;
 use crate::scheduler::Place;
@@ -14,6 +16,7 @@ pub(crate) struct Job {
     pub max_tokens: usize,
     pub min_tokens: usize,
     pub ignore_eos: bool,
+    pub logprobs: Option<usize>,
     pub sampler: Sampler,
     pub detokenizer: Detokenizer,
     pub events: UnboundedSender<Event>,
@@ -33,11 +36,15 @@ pub(crate) struct Sequence {
     generated: usize,
     /// Tokens generated since the last event.
     untold: u64,
+    /// Their log probabilities, if the request asked for them.
+    untold_logprobs: Vec<TokenLogprob>,
     /// Rows of the step that is computed.
     pub rows: usize,
     /// Which row of the step's logits is its own.
     pub row_of_logits: Option<usize>,
     pub next: u32,
+    /// How likely `next` was, if the request asked for it.
+    pub likeliest: Option<Likeliest>,
     pub over: bool,
 }
 
@@ -53,9 +60,11 @@ impl Sequence {
             computed: 0,
             generated: 0,
             untold: 0,
+            untold_logprobs: Vec::new(),
             rows: 0,
             row_of_logits: None,
             next: 0,
+            likeliest: None,
             over: false,
         }
     }
@@ -87,6 +96,9 @@ impl Sequence {
     pub fn accept(&mut self, text: &dyn TextModel) {
         self.generated += 1;
         self.untold += 1;
+        if let Some(likeliest) = self.likeliest.take() {
+            self.untold_logprobs.push(likeliest.told(text));
+        }
         if text.end_tokens().contains(&self.next) {
             return self.end(Finish::Stop);
         }
@@ -95,11 +107,7 @@ impl Sequence {
         self.tell_text(piece);
         if stopped {
             self.over = true;
-            let tokens = std::mem::take(&mut self.untold);
-            self.tell(Event::Finish {
-                reason: Finish::Stop,
-                tokens,
-            });
+            self.tell_finish(Finish::Stop);
         } else if self.generated == self.job.max_tokens {
             self.end(Finish::Length);
         } else {
@@ -111,14 +119,28 @@ impl Sequence {
         self.over = true;
         let rest = self.job.detokenizer.finish();
         self.tell_text(rest);
+        self.tell_finish(reason);
+    }
+
+    fn tell_finish(&mut self, reason: Finish) {
         let tokens = std::mem::take(&mut self.untold);
-        self.tell(Event::Finish { reason, tokens });
+        let logprobs = std::mem::take(&mut self.untold_logprobs);
+        self.tell(Event::Finish {
+            reason,
+            tokens,
+            logprobs,
+        });
     }
 
     fn tell_text(&mut self, text: String) {
         if !text.is_empty() {
             let tokens = std::mem::take(&mut self.untold);
-            self.tell(Event::Output { text, tokens });
+            let logprobs = std::mem::take(&mut self.untold_logprobs);
+            self.tell(Event::Output {
+                text,
+                tokens,
+                logprobs,
+            });
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use crate::logprobs::Likeliest;
 use crate::plan;
 use crate::sequence::{Job, Sequence};
 use crate::text::TextModel;
@@ -151,10 +152,10 @@ impl Worker {
             sequence.computed += sequence.rows;
             if let Some(row) = sequence.row_of_logits {
                 let masked = if sequence.may_end() { &[][..] } else { end_tokens };
-                sequence.next = sequence
-                    .job
-                    .sampler
-                    .sample(&logits[row * vocabulary..][..vocabulary], masked);
+                let row = &logits[row * vocabulary..][..vocabulary];
+                sequence.next = sequence.job.sampler.sample(row, masked);
+                let wanted = sequence.job.logprobs;
+                sequence.likeliest = wanted.map(|n| Likeliest::of(row, sequence.next, n));
             }
         });
         for sequence in self

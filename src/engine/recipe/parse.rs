@@ -201,6 +201,9 @@ args = ["--port", "{port}"]
             Recipe::parse(&text, "x", None).map(|recipe| recipe.dialect.ignore_eos)
         };
         assert_eq!(with("false").unwrap(), None);
+        let text = format!("{MINIMAL}[dialect]\nseed = false\ntop_k = 'topK'\n");
+        let dialect = Recipe::parse(&text, "x", None).unwrap().dialect;
+        assert_eq!((dialect.seed, dialect.top_k.as_deref()), (None, Some("topK")));
         assert_eq!(with("'min_p'").unwrap().as_deref(), Some("min_p"));
         for wrong in ["true", "''", "1"] {
             assert!(

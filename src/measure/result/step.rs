@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientResult, Cost, Latency, Verdict, WithFailures};
+use super::{ClientResult, Cost, Latency, UnderLoad, Verdict, WithFailures};
 use crate::measure::{Outcome, TokenSource};
 
 /// A sequence length in tokens, as it was asked for.
@@ -90,6 +90,9 @@ pub struct StepResult {
     pub ttst_ms: Latency,
     /// Inter-token latency: gaps divided by the later event's tokens, once per token.
     pub itl_ms: Latency,
+    /// Mean inter-token latency by the token's place in the answer. Absent in a step that was computed again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub itl_by_position: Vec<PositionItl>,
     /// Inter-chunk latency: raw gaps between output events.
     pub icl_ms: Latency,
     /// Time per output token of each request after its first event.
@@ -104,10 +107,13 @@ pub struct StepResult {
     pub e2el_with_failures_ms: WithFailures,
     /// The client's own error and cost.
     pub client: ClientResult,
-    /// What the server's processes used during the window; absent when they were out of sight.
+    /// What the server used during the window; absent when nothing of it was in sight.
     pub server: Option<ServerResult>,
     /// Throughput against the step of the same engine and shape with the fewest users.
     pub scaling: Option<Scaling>,
+    /// Prompts of the verification that were asked again under this load; absent when the run was not asked to verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<UnderLoad>,
     /// What it costs, when the user named a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
@@ -147,6 +153,20 @@ pub struct Tokens {
     pub sources: Vec<(TokenSource, u64)>,
 }
 
+/// Inter-token latency of the tokens of these places in their answers, over the requests sent inside the window that
+/// succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PositionItl {
+    /// First token of the answer that counts here, from 1.
+    pub from: u64,
+    /// Last one.
+    pub to: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Their mean inter-token latency in milliseconds.
+    pub mean_ms: f64,
+}
+
 /// Users claimed and users seen.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Concurrency {
@@ -169,29 +189,83 @@ pub struct Concurrency {
     pub server_waiting: Option<f64>,
 }
 
-/// What the server's process tree used during the window.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+/// What the server's processes and the machine's graphics cards used during the window.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerResult {
-    /// CPU seconds.
-    pub cpu_s: f64,
-    /// Largest resident set seen, in bytes.
-    pub rss_peak_bytes: u64,
-    /// One entry per GPU.
+    /// CPU seconds of all its processes; absent when they were out of sight.
+    pub cpu_s: Option<f64>,
+    /// Processors busy on average: `cpu_s` over the window's length.
+    #[serde(default)]
+    pub cpu_cores: Option<f64>,
+    /// Largest resident set seen over the step, looked at once a second, in bytes. Pages that processes share count
+    /// in each.
+    pub rss_peak_bytes: Option<u64>,
+    /// The sum of the largest resident set that each process ever had (the kernel's `VmHWM`), loading included.
+    #[serde(default)]
+    pub rss_high_water_bytes: Option<u64>,
+    /// Most threads seen over the step.
+    #[serde(default)]
+    pub threads_peak: Option<u64>,
+    /// Page faults answered from memory.
+    #[serde(default)]
+    pub minor_faults: Option<u64>,
+    /// Page faults that needed the disk.
+    #[serde(default)]
+    pub major_faults: Option<u64>,
+    /// One entry for each graphics card of the machine.
     #[serde(default)]
     pub gpu: Vec<GpuResult>,
 }
 
-/// One GPU during the window.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+impl ServerResult {
+    /// The cards that the server computed on, where their driver tells; else all.
+    pub fn its_gpus(&self) -> Vec<&GpuResult> {
+        let its: Vec<_> = self.gpu.iter().filter(|gpu| gpu.server == Some(true)).collect();
+        match its.is_empty() {
+            true => self.gpu.iter().collect(),
+            false => its,
+        }
+    }
+}
+
+/// One graphics card during the window. What its driver did not tell is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GpuResult {
+    /// Its number on the machine.
+    #[serde(default)]
+    pub index: u32,
     /// Its name.
     pub name: String,
+    /// Whether a process of the server computed on it.
+    #[serde(default)]
+    pub server: Option<bool>,
     /// Mean utilisation in percent.
     pub utilisation_pct: Option<f64>,
-    /// Largest memory use seen, in bytes.
+    /// Largest memory use seen, by anyone, in bytes.
     pub memory_peak_bytes: Option<u64>,
-    /// Energy in joules.
+    /// Memory that it has, in bytes.
+    #[serde(default)]
+    pub memory_total_bytes: Option<u64>,
+    /// Mean power in watts.
+    #[serde(default)]
+    pub power_w: Option<f64>,
+    /// Energy in joules: by the card's own counter, else mean power times the window's length.
     pub energy_j: Option<f64>,
+    /// Highest temperature in degrees Celsius.
+    #[serde(default)]
+    pub temperature_max_c: Option<f64>,
+    /// Mean clock of its multiprocessors in MHz.
+    #[serde(default)]
+    pub sm_clock_mhz: Option<f64>,
+    /// Mean clock of its memory in MHz.
+    #[serde(default)]
+    pub memory_clock_mhz: Option<f64>,
+    /// Mean of the bytes per second that it received over PCIe.
+    #[serde(default)]
+    pub pcie_rx_bytes_per_s: Option<f64>,
+    /// Mean of the bytes per second that it sent over PCIe.
+    #[serde(default)]
+    pub pcie_tx_bytes_per_s: Option<f64>,
 }
 
 /// Throughput of a step against its base.

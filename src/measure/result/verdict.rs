@@ -22,6 +22,8 @@ pub enum Verdict {
     /// The client's threads waited for a processor more than 5 % of the window, or the hypervisor took more than 2 % of
     /// the machine's processors away.
     Contended,
+    /// Answers given under load are not those that the engine gave alone, and no near tie explains it.
+    Garbled,
     /// Fewer than 95 % of the users were in flight on average.
     ConcurrencyShort,
     /// The server worked on fewer than 95 % of the requests in flight at a time, and the others waited for a slot.

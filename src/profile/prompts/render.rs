@@ -10,6 +10,8 @@ use crate::profile::{Endpoint, Error, Requests};
 pub struct Rendered {
     pub before_nonce: Vec<u8>,
     pub after_nonce: Vec<u8>,
+    /// Whether the seed follows; else the request is whole but for its last brace.
+    pub seeded: bool,
 }
 
 /// Renders a request in two halves: the nonce goes between them, and the seed after them.
@@ -18,36 +20,48 @@ pub fn render(item: &Item, requests: &Requests, dialect: &Dialect) -> Result<Ren
     let content = item.messages[message]["content"].as_str().unwrap_or_default();
     let (before, after) = content.split_at(at);
     let (input, prefix) = input_around(item, requests.endpoint, before)?;
-    let mut fields = Map::new();
+    let mut fields = dialect.extra.clone();
     fields.insert("model".into(), dialect.model.clone().into());
     fields.insert(dialect.max_tokens.clone(), item.osl.into());
     fields.insert("stream".into(), true.into());
     if dialect.include_usage {
         fields.insert("stream_options".into(), json!({"include_usage": true}));
     }
-    if let Some(temperature) = requests.temperature {
-        fields.insert("temperature".into(), temperature.into());
-    }
-    if let Some(top_p) = requests.top_p {
-        fields.insert("top_p".into(), top_p.into());
-    }
+    sampling(&mut fields, requests, dialect);
     if requests.ignore_eos {
         let field = dialect.ignore_eos.as_ref().ok_or_else(|| {
             Error::Refused("this engine cannot ignore the end token: run it with `--ignore-eos=false`".into())
         })?;
         fields.insert(field.clone(), dialect.ignore_eos_value.clone());
     }
-    fields.extend(dialect.extra.clone());
     let options = Value::Object(fields).to_string();
     let mut after_nonce = escaped(after).into_bytes();
     after_nonce.extend_from_slice(input.as_bytes());
     after_nonce.push(b',');
     after_nonce.extend_from_slice(&options.as_bytes()[1..options.len() - 1]);
-    after_nonce.extend_from_slice(br#","seed":"#);
+    if let Some(seed) = &dialect.seed {
+        after_nonce.extend_from_slice(format!(",{}:", Value::from(seed.as_str())).as_bytes());
+    }
     Ok(Rendered {
         before_nonce: prefix.into_bytes(),
         after_nonce,
+        seeded: dialect.seed.is_some(),
     })
+}
+
+/// How tokens are drawn, as far as the engine has a field for it. Nothing is drawn at temperature 0.
+fn sampling(fields: &mut Map<String, Value>, requests: &Requests, dialect: &Dialect) {
+    let drawn = requests.temperature > 0.0;
+    let told = [
+        (&dialect.temperature, Some(Value::from(requests.temperature))),
+        (&dialect.top_p, drawn.then(|| requests.top_p.into())),
+        (&dialect.top_k, requests.top_k.filter(|_| drawn).map(Value::from)),
+    ];
+    for (field, value) in told {
+        if let (Some(field), Some(value)) = (field, value) {
+            fields.insert(field.clone(), value);
+        }
+    }
 }
 
 /// What stands after the text that takes the nonce, and what stands before it (with `before`, the part of that text

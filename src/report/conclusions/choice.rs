@@ -144,7 +144,7 @@ fn memory(run: &RunResult, known: &[&str], load: &Load) -> Option<String> {
     let peak = |engine: &str| {
         let peaks = at(run, engine, load).filter_map(|step| step.server.as_ref());
         peaks
-            .map(|server| server.rss_peak_bytes)
+            .filter_map(|server| server.rss_peak_bytes)
             .max()
             .filter(|bytes| *bytes > 0)
     };

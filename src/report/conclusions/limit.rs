@@ -42,7 +42,7 @@ fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
     }
     let server = step.server.as_ref()?;
     let gpu = server
-        .gpu
+        .its_gpus()
         .iter()
         .filter_map(|gpu| gpu.utilisation_pct)
         .fold(None, |most: Option<f64>, pct| {
@@ -58,7 +58,7 @@ fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
         .get("threads")
         .or(engine?.wanted.get("threads"))?
         .as_f64()?;
-    let cores = server.cpu_s / step.window_s.max(f64::MIN_POSITIVE);
+    let cores = server.cpu_s? / step.window_s.max(f64::MIN_POSITIVE);
     Some(match cores >= BUSY * threads {
         true => format!(
             "{name} at {users} users was limited by its processors: it kept {} of {} threads busy",

@@ -115,8 +115,8 @@ mod tests {
                 step.ttft_ms.p99 = Some(40.0 + 1.5 * ttft * n);
                 step.tpot_ms.p50 = Some(1e3 * n / step.output_tps);
                 step.server = Some(crate::measure::result::ServerResult {
-                    cpu_s: 1.95 * step.window_s,
-                    rss_peak_bytes: memory << 20,
+                    cpu_s: Some(1.95 * step.window_s),
+                    rss_peak_bytes: Some(memory << 20),
                     ..Default::default()
                 });
                 step.verdicts.clear();

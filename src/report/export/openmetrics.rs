@@ -56,13 +56,13 @@ const PLAIN: [(&str, &str, Option<Unit>, Of<Option<f64>>); 8] = [
         "server_cpu",
         "CPU time of the server's processes in the window",
         Some(Unit::Seconds),
-        |s| s.server.as_ref().map(|x| x.cpu_s),
+        |s| s.server.as_ref()?.cpu_s,
     ),
     (
         "server_rss_peak",
         "Largest resident set of the server's processes",
         Some(Unit::Bytes),
-        |s| s.server.as_ref().map(|x| x.rss_peak_bytes as f64),
+        |s| Some(s.server.as_ref()?.rss_peak_bytes? as f64),
     ),
 ];
 

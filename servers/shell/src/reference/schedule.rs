@@ -134,7 +134,15 @@ impl Playing {
         }
         if self.sent == self.total {
             let reason = self.finish.take()?;
-            return Some((Event::Finish { reason, tokens: 0 }, self));
+            let (tokens, logprobs) = (0, Vec::new());
+            return Some((
+                Event::Finish {
+                    reason,
+                    tokens,
+                    logprobs,
+                },
+                self,
+            ));
         }
         let late = if self.schedule.jitter > 0.0 {
             self.rng.random_range(0.0..self.schedule.jitter)
@@ -153,7 +161,15 @@ impl Playing {
         }
         self.sent += tokens;
         self.event += 1;
-        Some((Event::Output { text, tokens }, self))
+        let logprobs = Vec::new();
+        Some((
+            Event::Output {
+                text,
+                tokens,
+                logprobs,
+            },
+            self,
+        ))
     }
 
     async fn wait_for_slot(&mut self) {

@@ -24,9 +24,11 @@ fn request(prompt: &str, max_tokens: u64) -> Request {
         min_tokens: 0,
         temperature: 0.0,
         top_p: 1.0,
+        top_k: None,
         seed: Some(1),
         stop: Vec::new(),
         ignore_eos: false,
+        logprobs: None,
     }
 }
 
@@ -51,11 +53,13 @@ async fn collect(mut generation: Generation) -> (String, u64, Option<Finish>) {
     let (mut text, mut count) = (String::new(), 0);
     while let Some(event) = generation.events.next().await {
         match event {
-            Event::Output { text: piece, tokens } => {
+            Event::Output {
+                text: piece, tokens, ..
+            } => {
                 text += &piece;
                 count += tokens;
             }
-            Event::Finish { reason, tokens } => return (text, count + tokens, Some(reason)),
+            Event::Finish { reason, tokens, .. } => return (text, count + tokens, Some(reason)),
             Event::Failed(_) => return (text, count, None),
         }
     }

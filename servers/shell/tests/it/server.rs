@@ -100,6 +100,35 @@ async fn without_a_stream_the_answer_is_one_body() {
 }
 
 #[tokio::test]
+async fn log_probabilities_are_told_where_they_are_asked_for() {
+    let (address, ..) = start(2, 8).await;
+    let fields = json!({ "logprobs": true, "top_logprobs": 2 });
+    let answer = post(
+        address,
+        "/v1/chat/completions",
+        &chat("echo:hé\0", fields.clone()),
+    )
+    .await;
+    assert_eq!(stable(&answer.text()), include_str!("golden/chat-logprobs.txt"));
+    let body = json!({ "prompt": "echo:hi\0", "stream": true, "temperature": 0, "logprobs": 2 });
+    let answer = post(address, "/v1/completions", &body).await;
+    assert_eq!(
+        stable(&answer.text()),
+        include_str!("golden/completion-logprobs.txt")
+    );
+    let mut whole = chat("echo:hé\0", fields);
+    whole["stream"] = false.into();
+    let whole = post(address, "/v1/chat/completions", &whole).await.json();
+    let content = whole["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!(
+        content.len() as u64,
+        whole["usage"]["completion_tokens"].as_u64().unwrap()
+    );
+    assert_eq!(content[0]["token"], "h");
+    assert_eq!(content[0]["top_logprobs"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn no_event_holds_half_a_character() {
     let (address, ..) = start(2, 8).await;
     let text = "naïve 東京 🦀!";

@@ -1,0 +1,236 @@
+//! One greedy question in the engine's dialect, and the answer in full.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use loadtest_protocol::{Logprobs, TokenLogprob};
+use serde_json::{Value, json};
+
+use super::error::reason;
+use super::probe::Control;
+use super::recipe::{Recipe, fill};
+use super::{EngineError, Running};
+
+/// How many of the likeliest tokens are asked for at each place; no server refuses so few.
+const TOP: u64 = 5;
+
+/// What an engine answered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Answer {
+    /// The text.
+    pub text: String,
+    /// Why it ended, as the server says.
+    pub finish_reason: Option<String>,
+    /// Tokens of the prompt, as the server counts them.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer, as the server counts them.
+    pub output_tokens: Option<u64>,
+    /// Its tokens and how likely they were; empty where the server does not tell.
+    pub tokens: Vec<TokenLogprob>,
+}
+
+/// Who asks an engine for greedy answers (temperature 0), one question at a time.
+pub struct Questioner {
+    control: Control,
+    chat: bool,
+    /// The body but for the prompt and the log probabilities.
+    body: Value,
+    patience: Duration,
+    /// Whether the server takes a request that asks for log probabilities.
+    logprobs: AtomicBool,
+}
+
+impl Questioner {
+    /// For a server that is ready. Answers have at most `max_tokens` tokens, of a chat or (`chat` false) of completions,
+    /// and are waited for at most for `patience`.
+    ///
+    /// # Errors
+    /// The engine has no field for the temperature, so that no answer of it is known to be greedy; or no client can be had.
+    pub fn new(
+        recipe: &Recipe,
+        running: &Running,
+        (api_key, headers): (Option<&str>, &[(String, String)]),
+        chat: bool,
+        max_tokens: u64,
+        patience: Duration,
+    ) -> Result<Self, EngineError> {
+        let dialect = &recipe.dialect;
+        let name = running.model_name().to_owned();
+        let mut body = json!({ "stream": true });
+        for (key, value) in &dialect.extra {
+            body[key] = json!(value);
+        }
+        body["model"] = fill(&dialect.model, &[("model_name", name)]).into();
+        body[&dialect.max_tokens] = max_tokens.into();
+        if dialect.include_usage {
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+        let Some(temperature) = &dialect.temperature else {
+            return Err(EngineError::Unsupported {
+                engine: recipe.name.clone(),
+                what: "the temperature of a request, so that no answer of it is known to be greedy",
+                key: "dialect.temperature",
+            });
+        };
+        body[temperature] = json!(0);
+        let url = running.base_url();
+        let control =
+            Control::new(url, api_key.map(str::to_owned)).map_err(|error| EngineError::Unreachable {
+                url: url.into(),
+                reason: reason(&error),
+            })?;
+        Ok(Self {
+            control: control.with_headers(headers.to_vec()),
+            chat,
+            body,
+            patience,
+            logprobs: AtomicBool::new(true),
+        })
+    }
+
+    /// Asks, and waits for the whole answer. Log probabilities are asked for until the server refuses them once.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub async fn ask(&self, prompt: &str) -> Result<Answer, String> {
+        let with = self.logprobs.load(Relaxed);
+        match self.send(prompt, with).await {
+            Err(Refused { status, .. }) if with && (400..500).contains(&status) && status != 429 => {
+                let without = self
+                    .send(prompt, false)
+                    .await
+                    .map_err(|refused| refused.message)?;
+                self.logprobs.store(false, Relaxed);
+                Ok(without)
+            }
+            other => other.map_err(|refused| refused.message),
+        }
+    }
+
+    async fn send(&self, prompt: &str, logprobs: bool) -> Result<Answer, Refused> {
+        let mut body = self.body.clone();
+        let path = match self.chat {
+            true => {
+                body["messages"] = json!([{ "role": "user", "content": prompt }]);
+                "/v1/chat/completions"
+            }
+            false => {
+                body["prompt"] = prompt.into();
+                "/v1/completions"
+            }
+        };
+        match (logprobs, self.chat) {
+            (true, true) => {
+                body["logprobs"] = true.into();
+                body["top_logprobs"] = TOP.into();
+            }
+            (true, false) => body["logprobs"] = TOP.into(),
+            (false, _) => {}
+        }
+        let failed = |error: reqwest::Error| Refused {
+            status: 0,
+            message: reason(&error),
+        };
+        let response = self
+            .control
+            .post_within(path, &body, self.patience)
+            .await
+            .map_err(failed)?;
+        let status = response.status().as_u16();
+        let text = response.text().await.map_err(failed)?;
+        if status != 200 {
+            let short: String = text.chars().take(300).collect();
+            return Err(Refused {
+                status,
+                message: format!("HTTP {status}: {short}"),
+            });
+        }
+        read(&text).map_err(|message| Refused { status, message })
+    }
+}
+
+/// Why there is no answer; status 0 where there was none either.
+struct Refused {
+    status: u16,
+    message: String,
+}
+
+/// Reads a whole stream.
+fn read(stream: &str) -> Result<Answer, String> {
+    let mut answer = Answer::default();
+    let payloads = stream.lines().filter_map(|line| line.strip_prefix("data:"));
+    let mut ended = false;
+    for data in payloads.map(str::trim) {
+        if data == "[DONE]" {
+            ended = true;
+            continue;
+        }
+        let chunk: Value =
+            serde_json::from_str(data).map_err(|error| format!("an event is no JSON: {error}"))?;
+        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
+            return Err(error["message"]
+                .as_str()
+                .map_or_else(|| error.to_string(), str::to_owned));
+        }
+        let usage = |key: &str| chunk.pointer(&format!("/usage/{key}")).and_then(Value::as_u64);
+        answer.prompt_tokens = usage("prompt_tokens").or(answer.prompt_tokens);
+        answer.output_tokens = usage("completion_tokens").or(answer.output_tokens);
+        let Some(choice) = chunk.pointer("/choices/0") else {
+            continue;
+        };
+        let text = choice.pointer("/delta/content").or(choice.get("text"));
+        answer
+            .text
+            .push_str(text.and_then(Value::as_str).unwrap_or_default());
+        if let Some(finish) = choice.get("finish_reason").and_then(Value::as_str) {
+            answer.finish_reason = Some(finish.to_owned());
+            ended = true;
+        }
+        if let Some(told) = choice.get("logprobs").filter(|told| told.is_object()) {
+            // A shape that is not understood is as if the server told none.
+            if let Ok(told) = serde_json::from_value::<Logprobs>(told.clone()) {
+                answer.tokens.extend(told.into_tokens());
+            }
+        }
+    }
+    match ended {
+        true => Ok(answer),
+        false => Err("the stream broke off".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chat_and_a_completion_are_read_alike() {
+        let chat = concat!(
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"Re\"},\"logprobs\":{\"content\":[{\"token\":\"Re\",\"logprob\":-0.5,",
+            "\"top_logprobs\":[{\"token\":\"Re\",\"logprob\":-0.5}]}]}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"d\"},\"logprobs\":null}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n",
+            "data: [DONE]\n\n",
+        );
+        let found = read(chat).unwrap();
+        assert_eq!(
+            (found.text.as_str(), found.finish_reason.as_deref()),
+            ("Red", Some("length"))
+        );
+        assert_eq!((found.prompt_tokens, found.output_tokens), (Some(9), Some(2)));
+        assert_eq!(found.tokens.len(), 1);
+        let completion = "data: {\"choices\":[{\"text\":\"Red\",\"finish_reason\":\"stop\"}]}\n\n";
+        assert_eq!(read(completion).unwrap().text, "Red");
+    }
+
+    #[test]
+    fn what_is_no_whole_answer_is_an_error() {
+        let begun = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+        assert_eq!(read(begun).unwrap_err(), "the stream broke off");
+        let error = "data: {\"error\":{\"message\":\"out of memory\"}}\n\n";
+        assert_eq!(read(error).unwrap_err(), "out of memory");
+        assert!(read("data: {\n\n").unwrap_err().contains("no JSON"));
+    }
+}
