@@ -11,6 +11,7 @@ mod avx2;
 mod avx512;
 mod scalar;
 pub mod tensor;
+pub mod unpack;
 
 /// The instructions that integer products use.
 #[derive(Debug, Clone, Copy)]
