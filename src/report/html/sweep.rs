@@ -10,6 +10,9 @@ const LAW_POINTS: u32 = 32;
 /// A figure of a step with its 95 % interval, if it has one.
 type Figure = (Option<f64>, Option<[f64; 2]>);
 
+/// A line of each engine: what it adds to the engine's name, how it is drawn, and the figure.
+type Drawn<'a> = (&'a str, Style, &'a dyn Fn(&StepResult) -> Figure);
+
 /// The charts of a sweep; none when the run has one load only.
 pub(super) fn charts(loads: &Loads<'_>) -> Vec<Chart> {
     let label = match loads.varies() {
@@ -70,8 +73,7 @@ fn latency(
 ) -> Chart {
     let p50 = move |s: &StepResult| (of(s).p50, of(s).ci95.p50);
     let p99 = move |s: &StepResult| (of(s).p99, None);
-    let of: [(&str, Style, &dyn Fn(&StepResult) -> Figure); 2] =
-        [("p50", Style::Marked, &p50), ("p99", Style::Dashed, &p99)];
+    let of: [Drawn<'_>; 2] = [("p50", Style::Marked, &p50), ("p99", Style::Dashed, &p99)];
     Chart {
         id,
         section: Section::Sweep,
@@ -151,7 +153,7 @@ fn add_law(loads: &Loads<'_>, fit: &ScalingFit, plot: &mut Plot) {
 }
 
 /// A series for each engine, sweep and figure; repeats of a step make one point.
-fn drawn(loads: &Loads<'_>, of: &[(&str, Style, &dyn Fn(&StepResult) -> Figure)]) -> Plot {
+fn drawn(loads: &Loads<'_>, of: &[Drawn<'_>]) -> Plot {
     let mut plot = Plot::default();
     for (engine, name) in loads.engines.iter().enumerate() {
         for (shared, sweep) in loads.sweeps() {
