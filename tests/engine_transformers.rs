@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 
 use loadtest::engine::{self, Settings};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use support::{House, nothing_left, stderr};
 
 /// A house in which both flavours are installed, with the stand-in as their interpreter.
@@ -158,14 +159,17 @@ async fn both_flavours_serve_for_real() {
     let Some(model) = std::env::var_os("LOADTEST_TEST_GGUF").map(PathBuf::from) else {
         panic!("LOADTEST_TEST_GGUF names no model")
     };
+    let file = std::fs::read(&model).unwrap();
+    let sha256: String = Sha256::digest(&file)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let said = |status: &str| println!("{status}");
     for name in ["pytorch", "pytorch-cb"] {
         let dir = tempfile::tempdir().unwrap();
         let recipe = engine::recipe(name).unwrap();
         let program = engine::install(&recipe, &said).unwrap();
-        let converted = engine::convert(&recipe, &model, "0".repeat(64).as_str(), &said)
-            .unwrap()
-            .unwrap();
+        let converted = engine::convert(&recipe, &model, &sha256, &said).unwrap().unwrap();
         assert_eq!(converted.bits_per_weight, Some(32.0));
         let mut settings = Settings::new(converted.path, "a-model", dir.path().join("engine.log"));
         (settings.parallel, settings.context, settings.threads) = (2, 512, 2);

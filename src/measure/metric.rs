@@ -37,8 +37,11 @@ pub struct Metric {
     /// Which values are the good ones.
     pub better: Better,
     value: fn(&StepResult) -> Option<f64>,
-    interval: fn(&StepResult) -> Option<([f64; 2], Option<u32>)>,
+    interval: fn(&StepResult) -> Option<Interval>,
 }
+
+/// A 95 % interval, and how many blocks it rests on.
+type Interval = ([f64; 2], Option<u32>);
 
 impl std::fmt::Debug for Metric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -375,7 +375,6 @@ mod tests {
                 difference(2, Cause::NearTie, 0.1),
                 difference(4, Cause::Apart, 6.0),
             ],
-            ..UnderLoad::default()
         });
         let said = loaded(&run.steps[1]).join("\n");
         insta::assert_snapshot!(table(&run, false).unwrap() + &said);

@@ -45,11 +45,11 @@ fn politis_white(deviations: &[f64]) -> f64 {
     let reach = (2 * last.max(1)).min(most);
     // The flat-top window: whole up to half the reach, then down to nothing.
     let (mut spectrum, mut slope) = (variance, 0.0);
-    for lag in 1..=reach {
+    for (lag, covariance) in covariances.iter().enumerate().take(reach + 1).skip(1) {
         let at = lag as f64 / reach as f64;
         let weight = if at <= 0.5 { 1.0 } else { 2.0 * (1.0 - at) };
-        spectrum += 2.0 * weight * covariances[lag];
-        slope += 2.0 * weight * lag as f64 * covariances[lag];
+        spectrum += 2.0 * weight * covariance;
+        slope += 2.0 * weight * lag as f64 * covariance;
     }
     let spread = 4.0 / 3.0 * spectrum * spectrum;
     let length = match spread > 0.0 {

@@ -208,7 +208,7 @@ fn gap(judge: &Answer, token: usize, other: &Answer, said: &str, rest: &str) -> 
             .filter(|likely| !is_end(&likely.token) && rest.starts_with(&likely.token))
             .max_by_key(|likely| likely.token.len()),
     };
-    let least = || candidates.clone().last();
+    let least = || candidates.clone().next_back();
     let (found, at_least) = match meant {
         Some(found) => (found, false),
         None => (least()?, true),

@@ -12,10 +12,18 @@ use crate::report::words::snake;
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
-type Of<T> = fn(&StepResult) -> T;
+/// Name, help, unit and value of a gauge.
+type Plain = (
+    &'static str,
+    &'static str,
+    Option<Unit>,
+    fn(&StepResult) -> Option<f64>,
+);
+/// Name and help of a latency, and where it stands.
+type Quantiles = (&'static str, &'static str, fn(&StepResult) -> &Latency);
 
-/// Gauges that need no further label: name, help, unit, value.
-const PLAIN: [(&str, &str, Option<Unit>, Of<Option<f64>>); 8] = [
+/// Gauges that need no further label.
+const PLAIN: [Plain; 8] = [
     (
         "output_tokens_per_second",
         "Output tokens that arrived in the window, per second",
@@ -67,7 +75,7 @@ const PLAIN: [(&str, &str, Option<Unit>, Of<Option<f64>>); 8] = [
 ];
 
 /// Latencies, each a gauge with a label `quantile`.
-const LATENCIES: [(&str, &str, fn(&StepResult) -> &Latency); 4] = [
+const LATENCIES: [Quantiles; 4] = [
     ("ttft", "Time to first token", |s| &s.ttft_ms),
     ("itl", "Inter-token latency", |s| &s.itl_ms),
     ("tpot", "Time per output token", |s| &s.tpot_ms),

@@ -152,6 +152,9 @@ fn add_law(loads: &Loads<'_>, fit: &ScalingFit, plot: &mut Plot) {
     );
 }
 
+/// A figure of a step: its name, how it is drawn, and its value.
+type Drawn<'a> = (&'a str, Style, &'a dyn Fn(&StepResult) -> Figure);
+
 /// A series for each engine, sweep and figure; repeats of a step make one point.
 fn drawn(loads: &Loads<'_>, of: &[Drawn<'_>]) -> Plot {
     let mut plot = Plot::default();
