@@ -10,9 +10,6 @@ const LAW_POINTS: u32 = 32;
 /// A figure of a step with its 95 % interval, if it has one.
 type Figure = (Option<f64>, Option<[f64; 2]>);
 
-/// A line of each engine: what it adds to the engine's name, how it is drawn, and the figure.
-type Drawn<'a> = (&'a str, Style, &'a dyn Fn(&StepResult) -> Figure);
-
 /// The charts of a sweep; none when the run has one load only.
 pub(super) fn charts(loads: &Loads<'_>) -> Vec<Chart> {
     let label = match loads.varies() {
