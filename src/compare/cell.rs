@@ -43,9 +43,13 @@ fn row(metric: &Metric, first: &[&StepResult], second: &[&StepResult]) -> Option
         row.p = Some(found.p);
         row.effect = found.effect.map(|g| (g * 100.0).round() / 100.0);
         row.ratio_ci95 = found.ratio_ci95;
-    } else if let (Some(a), Some(b)) = (pooled(metric, first), pooled(metric, second)) {
+        return Some(row);
+    }
+    let (a, b) = (pooled(metric, first), pooled(metric, second));
+    row.baseline.ci95 = a.map(|e| [e.low, e.high]);
+    row.candidate.ci95 = b.map(|e| [e.low, e.high]);
+    if let (Some(a), Some(b)) = (a, b) {
         let found = difference(&a, &b);
-        (row.baseline.ci95, row.candidate.ci95) = (Some([a.low, a.high]), Some([b.low, b.high]));
         row.test = Some(Test::BlockBootstrap);
         row.p = Some(found.p);
         row.ratio_ci95 = found.ratio_ci95;
