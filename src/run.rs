@@ -126,10 +126,10 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let dir = store.dir().to_owned();
     let status = status(&profile, &store, interrupt);
     let result = store.finish(status)?;
-    let forms = exports(&profile.report.export);
-    report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
     write_page(&result, &dir);
     print(&profile, &result, &dir)?;
+    let forms = exports(&profile.report.export);
+    report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
     Ok(ending(&profile, &result))
 }
 

@@ -1,16 +1,18 @@
 //! Servers that behave and servers that don't: what is said about each, and that none is left running.
 #![cfg(target_os = "linux")]
 
+#[path = "support/processes.rs"]
+mod processes;
+
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use loadtest::engine::{self, EngineError, Program, Recipe, Running, Settings};
 use loadtest::telemetry::Root;
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use processes::{PATIENCE, alive, until};
 
 const RECIPE: &str = r#"
 name = "stand-in"
@@ -85,21 +87,6 @@ fn pids_file(dir: &Path) -> PathBuf {
 fn read_pids(dir: &Path) -> Vec<u32> {
     let text = fs::read_to_string(pids_file(dir)).unwrap_or_default();
     text.lines().map(|line| line.parse().unwrap()).collect()
-}
-
-/// A zombie is gone too: only its parent has not looked yet.
-fn alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} did not come about in time");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[tokio::test]

@@ -1,18 +1,18 @@
 //! Servers that misbehave while they are measured: the run says what happened, goes on, and leaves nothing running.
 #![cfg(target_os = "linux")]
 
+#[path = "support/processes.rs"]
+mod processes;
 mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
+use processes::{alive, until};
 use serde_json::Value;
 use support::{House, reference_program, stderr};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A house with the engines `hostile`, which misbehaves in these ways, and `fine`.
 struct Scene {
@@ -86,21 +86,6 @@ impl Scene {
             .flatten()
             .filter_map(|run| fs::metadata(run.path().join("requests.jsonl")).ok())
             .any(|file| file.len() > 0)
-    }
-}
-
-/// A zombie is gone too: only its parent has not looked yet.
-fn alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} did not come about in time");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -57,6 +57,11 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
             "interleaved engines take turns, each started anew for its turn: leave out --no-restart";
         return Err(conflict("measure", "order", message.into()));
     }
+    positive(
+        "server",
+        "load_timeout",
+        server.load_timeout.is_none_or(|time| !time.is_zero()),
+    )?;
     for (key, value) in [
         ("threads", server.threads),
         ("parallel", server.parallel),
