@@ -20,10 +20,11 @@ use std::path::Path;
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use super::columns::{Best, columns};
-use super::conclusions::conclusions;
+use super::columns::{Best, columns, significant};
+use super::conclusions::{choices, limits_of, reasons};
 use super::loads::{Load, Loads};
-use super::{leads, table, words};
+use super::picks::{Pick, picks};
+use super::{table, words};
 use crate::measure::read_timeline;
 use crate::measure::result::RunResult;
 use chart::Chart;
@@ -48,6 +49,7 @@ const UPLOT_STYLE: &str = include_str!("page/uplot/uPlot.min.css");
 struct Data<'a> {
     engines: &'a [&'a str],
     loads: Vec<Load>,
+    picks: &'a [Pick],
     glances: Vec<Glance>,
     charts: Vec<Chart>,
     /// Pictures that could not be drawn, and why.
@@ -72,9 +74,12 @@ struct Cell {
 pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
     let loads = Loads::of(run);
     let (charts, missing) = charts(&loads, dir);
+    let picks = picks(&loads);
+    let limits = limits_of(run);
     let data = Data {
         engines: &loads.engines,
         loads: loads.labels(),
+        picks: &picks,
         glances: glance::all(&loads),
         charts,
         missing,
@@ -92,7 +97,10 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
         template.render(context! {
             subject => subject::of(&loads),
             ended => words::ended(run),
-            verdict => [conclusions(run), leads::over_all(&loads)].concat(),
+            picks,
+            limits => (significant(limits.ttft_ms), significant(limits.tpot_ms)),
+            verdict => choices(run),
+            reasons => reasons(run),
             heads,
             rows => rows(&loads),
             compared => columns.iter().any(|column| column.best != Best::Neither) && run.steps.len() > 1,
