@@ -242,7 +242,7 @@ fn browser() -> PathBuf {
 
 /// Opens the page so many pixels wide, uses it, and returns what was seen. A frame holds it, because a window cannot be
 /// as narrow as a telephone.
-fn opened(house: &House, page: &Path, width: u32) -> Value {
+fn opened(house: &House, page: &Path, width: u32, dark: bool) -> Value {
     let text = std::fs::read_to_string(page).expect("the page");
     let check = format!("<head><script>{}</script>", include_str!("report_page/check.js"));
     let write = |name: &str, text: String| {
@@ -277,6 +277,10 @@ fn opened(house: &House, page: &Path, width: u32) -> Value {
             house.dir.path().join("browser").display()
         ))
         .args(["--window-size=1400,1000", "--enable-logging=stderr"])
+        .arg(format!(
+            "--blink-settings=preferredColorScheme={}",
+            u8::from(!dark)
+        ))
         .args(["--virtual-time-budget=20000", "--dump-dom"])
         .arg(format!("file://{}", around.display()))
         .output()
@@ -318,14 +322,25 @@ fn every_chart_is_drawn_in_a_browser() {
     let dir = sweep(&house, "10,40,70", "2s");
     let output = house.run(&["report", "last", "--format", "html"]);
     let ids = charts(&String::from_utf8(output.stdout).expect("UTF-8"));
-    for width in [1280, 400] {
-        let seen = opened(&house, &dir.join("report.html"), width);
+    for (width, dark) in [(1280, false), (400, true)] {
+        let seen = opened(&house, &dir.join("report.html"), width, dark);
         assert_eq!(seen["failures"], Value::Array(Vec::new()), "at {width} pixels");
         all_drawn(&seen["first"], &ids);
         let loads = seen["loads"].as_object().expect("loads");
         assert!(loads.len() == 3 && loads.contains_key("40 users"), "{loads:?}");
         loads.values().for_each(|figures| all_drawn(figures, &ids));
         assert_eq!(seen["overflow"], 0, "wider than {width} pixels");
+        // What WCAG 2.1 asks of text, and of graphics.
+        let contrast = |of: &str| seen["contrasts"][of].as_f64();
+        assert!(
+            seen["dark"] == dark && contrast("text") >= Some(4.5) && contrast("engines") >= Some(3.0),
+            "{seen:#}"
+        );
+        let picks = seen["picks"].as_array().expect("picks");
+        assert!(
+            picks.len() == 3 && picks[1].as_str().is_some_and(|text| text.contains("40 users")),
+            "{picks:?}"
+        );
         assert!(seen["cards"].as_u64() >= Some(5));
         let rows = &seen["rows"];
         assert!(

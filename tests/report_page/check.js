@@ -28,6 +28,26 @@ function figures() {
   }));
 }
 
+// How far text and lines stand out from the paper, as WCAG 2.1 has it (relative luminance, contrast ratio).
+function contrasts() {
+  const style = getComputedStyle(document.documentElement);
+  const luminance = (name) => {
+    const hex = style.getPropertyValue(name).trim().slice(1);
+    const digits = hex.length === 3 ? [...hex].map((digit) => digit + digit) : hex.match(/../g);
+    const [red, green, blue] = digits.map((pair) => {
+      const share = parseInt(pair, 16) / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const ratio = (name) => {
+    const [low, high] = [luminance(name), luminance("--paper")].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const engines = [0, 1, 2, 3, 4, 5, 6, 7].map((number) => ratio(`--c${number}`));
+  return { text: Math.min(...["--ink", "--muted", "--warn", "--accent"].map(ratio)), engines: Math.min(...engines) };
+}
+
 // The page draws in microtasks: in the next task all of it is done.
 const settled = () => new Promise((done) => setTimeout(done));
 
@@ -35,6 +55,9 @@ async function used() {
   const seen = {};
   await settled();
   seen.first = figures();
+  seen.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  seen.contrasts = contrasts();
+  seen.picks = [...document.querySelectorAll("#picks tbody tr")].map((row) => row.textContent);
   seen.cards = document.querySelectorAll(".card").length;
   seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   // Every load can be chosen.

@@ -5,6 +5,7 @@
 
 mod chart;
 mod decode;
+mod findings;
 mod glance;
 mod heat;
 mod lengths;
@@ -104,7 +105,7 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
             heads,
             rows => rows(&loads),
             compared => columns.iter().any(|column| column.best != Best::Neither) && run.steps.len() > 1,
-            findings => findings(run),
+            findings => findings::of(run),
             style => STYLE,
             uplot => UPLOT,
             uplot_style => UPLOT_STYLE,
@@ -172,30 +173,6 @@ fn rows(loads: &Loads<'_>) -> Vec<Row> {
             .collect(),
     };
     steps.iter().map(row).collect()
-}
-
-/// A finding, and the lines of a log that belong to it.
-#[derive(Debug, Serialize)]
-struct Finding {
-    text: String,
-    /// It limits what the figures say; else it is a note.
-    warns: bool,
-    log: Vec<String>,
-}
-
-fn findings(run: &RunResult) -> Vec<Finding> {
-    let mut found: Vec<Finding> = Vec::new();
-    for line in words::findings(run) {
-        match (line.strip_prefix("    "), found.last_mut()) {
-            (Some(log), Some(last)) => last.log.push(log.trim_start_matches("| ").to_owned()),
-            _ => found.push(Finding {
-                text: line.trim_start_matches(['!', '-', ' ']).to_owned(),
-                warns: line.starts_with('!'),
-                log: Vec::new(),
-            }),
-        }
-    }
-    found
 }
 
 /// A name as it stands in `run.json`.

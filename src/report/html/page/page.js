@@ -97,7 +97,8 @@ function card(row) {
     const length = element("i", null, { style: `width: ${most > 0 && value > 0 ? (100 * value) / most : 0}%` });
     const figure = element("b", told(value));
     if (value !== null) figure.append(element("small", ` ${row.unit}`));
-    bar.append(element("span", page.engines[i], { title: page.engines[i] }), figure, length);
+    bar.append(element("span", page.engines[i], { title: page.engines[i] }), figure);
+    if (value !== null) bar.append(length);
     bar.hidden = !isShown(i);
     made.append(bar);
   });

@@ -38,6 +38,7 @@ function whiskers(panel, colours) {
     const ratio = devicePixelRatio || 1;
     ctx.lineWidth = 1.5 * ratio;
     ctx.globalAlpha = 0.75;
+    ctx.setLineDash([]);
     const at = (value) => {
       const place = value > u.scales.y.min ? u.valToPos(value, "y", true) : top + height;
       return Math.min(Math.max(place, top), top + height);
@@ -61,8 +62,8 @@ function whiskers(panel, colours) {
   });
 }
 
-// The x axis: where it ends, and what is written on it.
-function acrossAxis(axis, x, marks = x) {
+// The x axis: where it ends, and what is written on it. Over time, a ramp or a drain takes no more room than the window.
+function acrossAxis(axis, x, marks = x, windowSeconds = Infinity) {
   const [first, last] = [x[0], x[x.length - 1]];
   const room = (last - first || Math.abs(first) || 1) * 0.05;
   switch (axis.scale) {
@@ -72,8 +73,10 @@ function acrossAxis(axis, x, marks = x) {
       return { log: true, range: [first / 1.15, last * 1.15], splits: thinned(marks), values: short };
     case "tail":
       return { log: true, range: [1, Math.max(last, 10)], splits: thinned([1, 2, 4, 10, 100, 1000], 40), values: percentile };
-    case "time":
-      return { range: [first, last > first ? last : first + 1], values: (s) => `${s} s` };
+    case "time": {
+      const [from, to] = [Math.max(first, -windowSeconds), Math.min(last, 2 * windowSeconds)];
+      return { range: [from, to > from ? to : from + 1], values: (s) => `${s} s` };
+    }
     default:
       return { range: [Math.min(0, first), last + room], values: short };
   }
@@ -93,16 +96,17 @@ function thinned(x, apart = 26) {
   };
 }
 
-function bounds(panel, shown, log) {
+// The y axis: what holds all that is shown between these ends of the x axis.
+function bounds(panel, shown, log, [first, last]) {
   let [low, high] = [Infinity, -Infinity];
   panel.series.forEach((series, i) => {
     if (!shown(i)) return;
     for (const values of [series.y, series.low, series.high]) {
-      for (const value of values || []) {
-        if (value === null || (log && value <= 0)) continue;
+      (values || []).forEach((value, j) => {
+        if (value === null || (log && value <= 0) || panel.x[j] < first || panel.x[j] > last) return;
         if (value < low) low = value;
         if (value > high) high = value;
-      }
+      });
     }
   });
   if (low > high) return log ? [1, 10] : [0, 1];
@@ -128,7 +132,7 @@ function lines(chart, panel, place, size, isShown) {
   const colours = look();
   const marked = panel.series.filter((one) => one.style === "marked");
   const marks = panel.x.filter((_, i) => marked.some((one) => one.y[i] !== null));
-  const across = acrossAxis(chart.x, panel.x, marks);
+  const across = acrossAxis(chart.x, panel.x, marks, panel.window_s);
   const log = chart.y.scale === "log";
   const spaced = (values) => (log ? values.map((v) => (v > 0 ? v : null)) : values);
   const unit = chart.y.unit ? ` ${chart.y.unit}` : "";
@@ -151,7 +155,7 @@ function lines(chart, panel, place, size, isShown) {
     padding: [8, 22, 0, 0],
     scales: {
       x: { time: false, distr: across.log ? 3 : 1, range: () => across.range },
-      y: { distr: log ? 3 : 1, range: (u) => bounds(panel, shownNow(u), log) },
+      y: { distr: log ? 3 : 1, range: (u) => bounds(panel, shownNow(u), log, across.range) },
     },
     axes: axes(colours, across, log, chart.x.label),
     series: [{ label: chart.x.label, value: (u, value) => (value === null || value === undefined ? "" : across.values(value)) }, ...series],
@@ -173,7 +177,8 @@ function lines(chart, panel, place, size, isShown) {
 function heat(chart, panel, place, size, readout) {
   const colours = look();
   const map = panel.heat;
-  const across = acrossAxis(chart.x, [map.from_s, map.from_s + map.columns * map.column_s]);
+  const ends = [map.from_s, map.from_s + map.columns * map.column_s];
+  const across = acrossAxis(chart.x, ends, ends, panel.window_s);
   const top = map.lowest_ms * map.ratio ** map.rows;
   const most = Math.max(...map.cells.map((cell) => cell[2]));
   const corner = (column, row) => [map.from_s + column * map.column_s, map.lowest_ms * map.ratio ** row];
