@@ -250,7 +250,10 @@ mod tests {
             (900.0, 100.0, 400.0),
             (1_900.0, 900.0, 1_400.0),
         ]);
-        insta::assert_snapshot!(told(&run), @"");
+        insta::assert_snapshot!(told(&run), @r"
+        4 users [1] true: Most tokens per second: 200, 2.00 times candle's 100. candle answers sooner: TTFT p50 50.0 ms against 60.0.
+        64 users [0] true: The only one within the limits: TTFT p99 400 ms, TPOT p50 20.0 ms. Beyond the limits: llamacpp (TTFT p99 1400 ms).
+        ");
     }
 
     #[test]
@@ -261,7 +264,10 @@ mod tests {
             (500.0, 50.0, 90.0),
             (501.0, 50.5, 90.0),
         ]);
-        insta::assert_snapshot!(told(&run), @"");
+        insta::assert_snapshot!(told(&run), @r"
+        4 users [0] true: Answers sooner than llamacpp at a throughput that cannot be told apart (about 101 tok/s): TTFT p50 50.0 ms against 80.0.
+        64 users [1, 0] true: Neither throughput (about 501 tok/s) nor the wait for the first token tells llamacpp and candle apart.
+        ");
     }
 
     #[test]
@@ -273,7 +279,10 @@ mod tests {
             (900.0, 50.0, 90.0),
         ]);
         run.steps[3].requests.failed = run.steps[3].requests.sent;
-        insta::assert_snapshot!(told(&run), @"");
+        insta::assert_snapshot!(told(&run), @r"
+        4 users [1] false: Most tokens per second: 200, 2.00 times candle's 100. candle answers sooner: TTFT p50 1500 ms against 3000. None stays within the limits: candle (TTFT p99 2000 ms); llamacpp (TTFT p99 5000 ms).
+        64 users [0] true: Within the limits: TTFT p99 90.0 ms, TPOT p50 20.0 ms. No valid figures of llamacpp.
+        ");
     }
 
     #[test]
