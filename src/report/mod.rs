@@ -11,6 +11,7 @@ mod export;
 mod html;
 mod leads;
 mod loads;
+mod picks;
 mod progress;
 mod servers;
 mod single;
