@@ -12,6 +12,7 @@ mod gates;
 mod html;
 mod leads;
 mod loads;
+mod picks;
 mod progress;
 mod servers;
 mod single;

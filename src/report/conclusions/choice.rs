@@ -13,7 +13,7 @@ use crate::report::words::users;
 const INTERACTIVE: (f64, f64) = (1_000.0, 100.0);
 
 /// Which engine for batches, for people who wait, and for little memory. Nothing of a single engine but what it can hold.
-pub(super) fn choices(run: &RunResult) -> Vec<String> {
+pub(in crate::report) fn choices(run: &RunResult) -> Vec<String> {
     let known = engines(run);
     let mut lines = Vec::new();
     let common = common_load(run, &known).filter(|_| known.len() > 1);
@@ -75,9 +75,10 @@ fn row(run: &RunResult, baseline: &str, candidate: &str, load: &Load, metric: &s
 
 /// The most users that each engine keeps within what a person accepts.
 fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
-    let (ttft, tpot) = objectives(run);
+    let limits = limits_of(run);
     let holds = |step: &StepResult| {
-        step.ttft_ms.p99.is_some_and(|ms| ms <= ttft) && step.tpot_ms.p50.is_some_and(|ms| ms <= tpot)
+        step.ttft_ms.p99.is_some_and(|ms| ms <= limits.ttft_ms)
+            && step.tpot_ms.p50.is_some_and(|ms| ms <= limits.tpot_ms)
     };
     let held = |engine: &str| {
         let mut steps: Vec<&StepResult> = sound(run).filter(|step| step.facts.engine == engine).collect();
@@ -97,8 +98,8 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
     ranked.sort_by_key(|(_, users)| std::cmp::Reverse(*users));
     let limits = format!(
         "TTFT p99 within {} ms and TPOT p50 within {} ms",
-        significant(ttft),
-        significant(tpot)
+        significant(limits.ttft_ms),
+        significant(limits.tpot_ms)
     );
     let fewest = sound(run).map(|step| step.facts.users).min()?;
     // A run of one user does not tell how many are served.
@@ -134,13 +135,22 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
     ))
 }
 
+/// What a person who waits is taken to accept.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::report) struct Limits {
+    /// Of TTFT p99, in milliseconds.
+    pub ttft_ms: f64,
+    /// Of the median TPOT, in milliseconds.
+    pub tpot_ms: f64,
+}
+
 /// The run's objectives, or what a person is taken to accept.
-fn objectives(run: &RunResult) -> (f64, f64) {
+pub(in crate::report) fn limits_of(run: &RunResult) -> Limits {
     let given = |key: &str| run.profile.get("slo")?.get(key)?.as_f64();
-    (
-        given("ttft").unwrap_or(INTERACTIVE.0),
-        given("tpot").unwrap_or(INTERACTIVE.1),
-    )
+    Limits {
+        ttft_ms: given("ttft").unwrap_or(INTERACTIVE.0),
+        tpot_ms: given("tpot").unwrap_or(INTERACTIVE.1),
+    }
 }
 
 /// The least memory under the largest load that all of them took.
