@@ -1,4 +1,4 @@
-//! Which engine leads: under one load with its figures, and over all loads in a line for each figure.
+//! Which engine leads under one load, and by how much.
 //!
 //! One leads another where their 95 % intervals do not overlap; with repeats, where the spans of all do not.
 
@@ -42,45 +42,69 @@ const FIGURES: [Figure; 3] = [
 /// The leaders under one load, a sentence for each figure that at least two engines have.
 pub(super) fn at(loads: &Loads<'_>, load: usize) -> Vec<String> {
     let sentence = |figure: &Figure| {
-        let leader = leader(told(loads, load, figure), figure.higher_is_better)?;
-        Some(format!("{}: {}", figure.what, leader.words(figure.unit)))
+        let [best, next, ..] = ranked(loads, load, figure)[..] else {
+            return None;
+        };
+        let lead = Lead {
+            best: (loads.engines[best.engine], best.value),
+            next: (loads.engines[next.engine], next.value),
+            higher_is_better: figure.higher_is_better,
+            clear: best.apart(&next),
+        };
+        Some(format!("{}: {}", figure.what, lead.words(figure.unit)))
     };
     FIGURES.iter().filter_map(sentence).collect()
 }
 
-/// The leaders over all loads, a sentence for each figure; nothing for a run of one engine.
-pub(super) fn over_all(loads: &Loads<'_>) -> Vec<String> {
-    let labels = loads.labels();
-    let sentence = |figure: &Figure| {
-        // Neighbouring loads with the same leader are told as one.
-        let mut spans: Vec<(String, usize, usize)> = Vec::new();
-        for load in 0..loads.count() {
-            let Some(leader) = leader(told(loads, load, figure), figure.higher_is_better) else {
-                continue;
-            };
-            let name = leader.name();
-            match spans.last_mut() {
-                Some((last, _, to)) if *last == name && *to + 1 == load => *to = load,
-                _ => spans.push((name, load, load)),
-            }
-        }
-        let words = spans.into_iter().map(|(name, from, to)| match from == to {
-            true => format!("{name} at {}", labels[from].label),
-            false => format!("{name} from {} to {}", labels[from].label, labels[to].label),
-        });
-        let words: Vec<String> = words.collect();
-        (!words.is_empty()).then(|| format!("{}: {}.", figure.what, words.join("; ")))
-    };
-    FIGURES.iter().filter_map(sentence).collect()
+/// An engine's value of a figure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ranked {
+    /// Number of the engine.
+    pub engine: usize,
+    pub value: f64,
+    interval: Option<[f64; 2]>,
 }
 
-/// The engines that have this figure, with its value over their repeats.
-fn told<'a>(loads: &Loads<'a>, load: usize, figure: &Figure) -> Vec<(&'a str, Told)> {
-    let of = |(engine, name): (usize, &&'a str)| {
+impl Ranked {
+    /// Whether two differ by more than chance: their intervals do not overlap. Nothing where one is not known.
+    pub fn apart(&self, other: &Ranked) -> Option<bool> {
+        let ([low, high], [other_low, other_high]) = self.interval.zip(other.interval)?;
+        Some(low > other_high || high < other_low)
+    }
+}
+
+/// These engines by their output tokens per second, the most first.
+pub(super) fn by_throughput(loads: &Loads<'_>, load: usize, engines: &[usize]) -> Vec<Ranked> {
+    among(ranked(loads, load, &FIGURES[0]), engines)
+}
+
+/// These engines by their median wait for the first token, the shortest first.
+pub(super) fn by_wait(loads: &Loads<'_>, load: usize, engines: &[usize]) -> Vec<Ranked> {
+    among(ranked(loads, load, &FIGURES[1]), engines)
+}
+
+fn among(mut ranked: Vec<Ranked>, engines: &[usize]) -> Vec<Ranked> {
+    ranked.retain(|one| engines.contains(&one.engine));
+    ranked
+}
+
+/// The engines that have this figure, with its value over their repeats, the best first.
+fn ranked(loads: &Loads<'_>, load: usize, figure: &Figure) -> Vec<Ranked> {
+    let of = |engine: usize| {
         let told = loads.repeats(engine, load).into_iter().filter_map(figure.of);
-        Some((*name, spanned(&told.collect::<Vec<_>>())?))
+        let (value, interval) = spanned(&told.collect::<Vec<_>>())?;
+        Some(Ranked {
+            engine,
+            value,
+            interval,
+        })
     };
-    loads.engines.iter().enumerate().filter_map(of).collect()
+    let mut ranked: Vec<Ranked> = (0..loads.engines.len()).filter_map(of).collect();
+    ranked.sort_by(|a, b| match figure.higher_is_better {
+        true => b.value.total_cmp(&a.value),
+        false => a.value.total_cmp(&b.value),
+    });
+    ranked
 }
 
 /// The arithmetic mean, of any values.
@@ -103,7 +127,7 @@ fn spanned(told: &[Told]) -> Option<Told> {
 }
 
 /// Who leads, and whether the lead is more than chance.
-struct Leader<'a> {
+struct Lead<'a> {
     best: (&'a str, f64),
     next: (&'a str, f64),
     higher_is_better: bool,
@@ -111,34 +135,7 @@ struct Leader<'a> {
     clear: Option<bool>,
 }
 
-fn leader(mut told: Vec<(&str, Told)>, higher_is_better: bool) -> Option<Leader<'_>> {
-    told.sort_by(|(_, (a, _)), (_, (b, _))| match higher_is_better {
-        true => b.total_cmp(a),
-        false => a.total_cmp(b),
-    });
-    let [(best, (value, interval)), (next, (next_value, next_interval)), ..] = told[..] else {
-        return None;
-    };
-    let apart =
-        |([low, high], [next_low, next_high]): ([f64; 2], [f64; 2])| low > next_high || high < next_low;
-    Some(Leader {
-        best: (best, value),
-        next: (next, next_value),
-        higher_is_better,
-        clear: interval.zip(next_interval).map(apart),
-    })
-}
-
-impl Leader<'_> {
-    /// The leader's name; both names where nobody leads.
-    fn name(&self) -> String {
-        match self.clear {
-            Some(false) => format!("{} or {} (not to be told apart)", self.best.0, self.next.0),
-            Some(true) => self.best.0.to_owned(),
-            None => format!("{} (by how much is not known)", self.best.0),
-        }
-    }
-
+impl Lead<'_> {
     fn words(&self, unit: &str) -> String {
         let ((best, value), (next, next_value)) = (self.best, self.next);
         let (value_text, next_text) = (significant(value), significant(next_value));
@@ -149,7 +146,7 @@ impl Leader<'_> {
             );
         }
         let unsure = match self.clear {
-            None => " (no interval is known)",
+            None => ", measured too briefly to rule out chance",
             _ => "",
         };
         let (more, less) = match self.higher_is_better {
@@ -180,46 +177,54 @@ mod tests {
     use super::*;
     use crate::measure::fixture::finished_run;
 
+    fn lead(higher_is_better: bool, clear: Option<bool>) -> Lead<'static> {
+        Lead {
+            best: ("a", if higher_is_better { 30.0 } else { 10.0 }),
+            next: ("b", if higher_is_better { 10.0 } else { 30.0 }),
+            higher_is_better,
+            clear,
+        }
+    }
+
     #[test]
     fn the_leader_is_named_with_its_lead() {
-        let told = vec![
-            ("a", (10.0, Some([9.0, 11.0]))),
-            ("b", (30.0, Some([28.0, 32.0]))),
-        ];
         assert_eq!(
-            leader(told.clone(), true).unwrap().words("tok/s"),
-            "b, 30.0 tok/s: 3.00 times what a gives (10.0 tok/s)."
+            lead(true, Some(true)).words("tok/s"),
+            "a, 30.0 tok/s: 3.00 times what b gives (10.0 tok/s)."
         );
         assert_eq!(
-            leader(told, false).unwrap().words("ms"),
+            lead(false, Some(true)).words("ms"),
             "a, 10.0 ms; b takes 3.00 times as long (30.0 ms)."
         );
-        assert!(leader(vec![("a", (1.0, None))], true).is_none());
+        let briefly = lead(true, None).words("tok/s");
+        assert!(briefly.ends_with("(10.0 tok/s), measured too briefly to rule out chance."));
     }
 
     #[test]
     fn what_overlaps_is_no_lead() {
-        let told = vec![("a", (10.0, Some([8.0, 12.0]))), ("b", (11.0, Some([9.0, 13.0])))];
         assert_eq!(
-            leader(told, true).unwrap().words("tok/s"),
-            "b (11.0 tok/s) and a (10.0 tok/s) cannot be told apart: their 95 % intervals overlap."
+            lead(true, Some(false)).words("tok/s"),
+            "a (30.0 tok/s) and b (10.0 tok/s) cannot be told apart: their 95 % intervals overlap."
         );
+        let with = |value, interval| Ranked {
+            engine: 0,
+            value,
+            interval,
+        };
+        let one = with(10.0, Some([8.0, 12.0]));
+        assert_eq!(one.apart(&with(11.0, Some([9.0, 13.0]))), Some(false));
+        assert_eq!(one.apart(&with(20.0, Some([19.0, 21.0]))), Some(true));
+        assert_eq!(one.apart(&with(20.0, None)), None);
     }
 
     #[test]
-    fn neighbouring_loads_with_one_leader_are_told_as_one() {
+    fn the_best_comes_first() {
         let run = finished_run();
-        let words = over_all(&Loads::of(&run));
-        assert!(
-            words.contains(
-                &"Shortest wait for the first token (TTFT p50): candle (by how much is not known) from 4 users to 64 \
-                  users."
-                    .to_owned()
-            ),
-            "{words:?}"
-        );
-        let mut alone = finished_run();
-        alone.steps.retain(|step| step.facts.engine == "candle");
-        assert!(over_all(&Loads::of(&alone)).is_empty());
+        let loads = Loads::of(&run);
+        let waits = by_wait(&loads, 0, &[0, 1]);
+        assert!(waits.len() == 2 && waits[0].value <= waits[1].value);
+        let most = by_throughput(&loads, 1, &[0, 1]);
+        assert!(most.len() == 2 && most[0].value >= most[1].value);
+        assert_eq!(by_throughput(&loads, 1, &[1]).len(), 1);
     }
 }

@@ -5,6 +5,7 @@ use crate::compare::{Row, Side, compare};
 use crate::measure::Metric;
 use crate::measure::result::{Load, RunResult, StepResult};
 use crate::report::columns::significant;
+use crate::report::words::users;
 
 /// What an interactive user is taken to accept where the run names no objectives: TTFT p99 and median TPOT, in ms. The
 /// first is Nielsen's limit for an uninterrupted flow of thought (J. Nielsen, Usability Engineering, 1993, 5.5), the second
@@ -12,7 +13,7 @@ use crate::report::columns::significant;
 const INTERACTIVE: (f64, f64) = (1_000.0, 100.0);
 
 /// Which engine for batches, for people who wait, and for little memory. Nothing of a single engine but what it can hold.
-pub(super) fn choices(run: &RunResult) -> Vec<String> {
+pub(in crate::report) fn choices(run: &RunResult) -> Vec<String> {
     let known = engines(run);
     let mut lines = Vec::new();
     let common = common_load(run, &known).filter(|_| known.len() > 1);
@@ -39,8 +40,7 @@ fn batch(run: &RunResult, known: &[&str], load: &Load) -> Option<String> {
     let [(best, most), (next, less), ..] = ranked[..] else {
         return None;
     };
-    let users = load.users;
-    let figures = format!("{} tok/s at {users} users", significant(most));
+    let figures = format!("{} tok/s at {}", significant(most), users(load.users));
     Some(match row(run, next, best, load, "output_tps") {
         Some(row) if row.real => format!(
             "Batch work: {best}, {figures}, {} times {next}'s {}, which is more than chance",
@@ -75,9 +75,10 @@ fn row(run: &RunResult, baseline: &str, candidate: &str, load: &Load, metric: &s
 
 /// The most users that each engine keeps within what a person accepts.
 fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
-    let (ttft, tpot) = objectives(run);
+    let limits = limits_of(run);
     let holds = |step: &StepResult| {
-        step.ttft_ms.p99.is_some_and(|ms| ms <= ttft) && step.tpot_ms.p50.is_some_and(|ms| ms <= tpot)
+        step.ttft_ms.p99.is_some_and(|ms| ms <= limits.ttft_ms)
+            && step.tpot_ms.p50.is_some_and(|ms| ms <= limits.tpot_ms)
     };
     let held = |engine: &str| {
         let mut steps: Vec<&StepResult> = sound(run).filter(|step| step.facts.engine == engine).collect();
@@ -97,13 +98,16 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
     ranked.sort_by_key(|(_, users)| std::cmp::Reverse(*users));
     let limits = format!(
         "TTFT p99 within {} ms and TPOT p50 within {} ms",
-        significant(ttft),
-        significant(tpot)
+        significant(limits.ttft_ms),
+        significant(limits.tpot_ms)
     );
     let fewest = sound(run).map(|step| step.facts.users).min()?;
+    // A run of one user does not tell how many are served.
+    sound(run).find(|step| step.facts.users > 1)?;
     let Some((_, most)) = ranked.first() else {
         return Some(format!(
-            "Interactive use: none holds {limits}, not even with {fewest} users"
+            "Interactive use: none holds {limits}, not even with {}",
+            users(fewest)
         ));
     };
     let best: Vec<&str> = ranked
@@ -125,18 +129,28 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
     };
     let verb = if best.len() == 1 { "holds" } else { "hold" };
     Some(format!(
-        "Interactive use: {} {verb} {limits} up to {most} users{rest}",
-        best.join(" and ")
+        "Interactive use: {} {verb} {limits} up to {}{rest}",
+        best.join(" and "),
+        users(*most)
     ))
 }
 
+/// What a person who waits is taken to accept.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::report) struct Limits {
+    /// Of TTFT p99, in milliseconds.
+    pub ttft_ms: f64,
+    /// Of the median TPOT, in milliseconds.
+    pub tpot_ms: f64,
+}
+
 /// The run's objectives, or what a person is taken to accept.
-fn objectives(run: &RunResult) -> (f64, f64) {
+pub(in crate::report) fn limits_of(run: &RunResult) -> Limits {
     let given = |key: &str| run.profile.get("slo")?.get(key)?.as_f64();
-    (
-        given("ttft").unwrap_or(INTERACTIVE.0),
-        given("tpot").unwrap_or(INTERACTIVE.1),
-    )
+    Limits {
+        ttft_ms: given("ttft").unwrap_or(INTERACTIVE.0),
+        tpot_ms: given("tpot").unwrap_or(INTERACTIVE.1),
+    }
 }
 
 /// The least memory under the largest load that all of them took.
@@ -155,9 +169,9 @@ fn memory(run: &RunResult, known: &[&str], load: &Load) -> Option<String> {
     };
     let mb = |bytes: u64| significant(bytes as f64 / 1e6);
     Some(format!(
-        "Little memory: {best}, {} MB at {} users; {last} takes most, {} MB",
+        "Little memory: {best}, {} MB at {}; {last} takes most, {} MB",
         mb(least),
-        load.users,
+        users(load.users),
         mb(most)
     ))
 }

@@ -5,6 +5,8 @@
 mod choice;
 mod limit;
 
+pub(super) use choice::{Limits, choices, limits_of};
+
 use crate::measure::load_of;
 use crate::measure::result::{Load, RunResult, StepResult, Verdict};
 
@@ -13,19 +15,24 @@ const FAILED: f64 = 0.01;
 
 /// The verdict on a run, a sentence a line. Empty where nothing was measured.
 pub(super) fn conclusions(run: &RunResult) -> Vec<String> {
-    let mut lines = choice::choices(run);
-    lines.extend(knees(run));
-    lines.extend(limit::limits(run));
-    lines
+    [choices(run), reasons(run)].concat()
+}
+
+/// Where each engine's knee lies and what held it back: the part of the verdict that explains the other.
+pub(super) fn reasons(run: &RunResult) -> Vec<String> {
+    [knees(run), limit::limits(run)].concat()
+}
+
+/// Whether a step's figures can be believed.
+pub(super) fn is_sound(step: &StepResult) -> bool {
+    let (failed, sent) = (step.requests.failed as f64, step.requests.sent as f64);
+    let spoilt = [Verdict::NoSamples, Verdict::ClientLimited];
+    failed <= FAILED * sent && !step.verdicts.iter().any(|verdict| spoilt.contains(verdict))
 }
 
 /// Steps whose figures can be believed.
 fn sound(run: &RunResult) -> impl Iterator<Item = &StepResult> {
-    run.steps.iter().filter(|step| {
-        let (failed, sent) = (step.requests.failed as f64, step.requests.sent as f64);
-        let spoilt = [Verdict::NoSamples, Verdict::ClientLimited];
-        failed <= FAILED * sent && !step.verdicts.iter().any(|verdict| spoilt.contains(verdict))
-    })
+    run.steps.iter().filter(|step| is_sound(step))
 }
 
 /// Engines that have sound steps, in the order of the run.

@@ -10,7 +10,7 @@ use crate::report::loads::Loads;
 /// The engines under one load.
 #[derive(Debug, Serialize)]
 pub(super) struct Glance {
-    /// What to make of it, in words.
+    /// Who leads in what, in words.
     pub words: Vec<String>,
     pub rows: Vec<Row>,
 }
@@ -92,8 +92,8 @@ const FIGURES: [Figure; 9] = [
         let used = s.server.as_ref()?;
         (s.window_s > 0.0).then_some(used.cpu_s? / s.window_s)
     }),
-    ("server memory", "largest resident set", "GiB", None, |s| {
-        Some(s.server.as_ref()?.rss_peak_bytes? as f64 / f64::from(1 << 30))
+    ("server memory", "largest resident set", "MiB", None, |s| {
+        Some(s.server.as_ref()?.rss_peak_bytes? as f64 / f64::from(1 << 20))
     }),
 ];
 

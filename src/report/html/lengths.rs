@@ -10,6 +10,12 @@ use crate::report::loads::Loads;
 /// Groups of requests of about one length, at most.
 const GROUPS: usize = 24;
 
+/// A median of fewer requests than this says more of chance than of their length.
+const GROUP: usize = 20;
+
+/// So many lengths are shown one by one, however few their requests: they were asked for.
+const FEW: usize = 4;
+
 /// Prompts whose longest is not this much longer than the shortest say nothing about length.
 const SPREAD: f64 = 1.2;
 
@@ -62,12 +68,14 @@ fn panels(loads: &Loads<'_>, requests: &BTreeMap<u16, StepRequests>) -> Vec<Pane
     by_users.into_values().filter_map(panel).collect()
 }
 
-/// Requests by length: a group for each length, or of so many neighbours each where there are too many lengths.
+/// Requests by length: a group for each length, or of so many neighbours each where there are too many lengths, or too few
+/// requests of each.
 fn groups(mut pairs: Vec<(u32, f32)>) -> Vec<Point> {
     pairs.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let exact: Vec<&[(u32, f32)]> = pairs.chunk_by(|a, b| a.0 == b.0).collect();
-    let groups: Vec<&[(u32, f32)]> = match exact.len() > GROUPS {
-        true => pairs.chunks(pairs.len().div_ceil(GROUPS)).collect(),
+    let most = (pairs.len() / GROUP).clamp(1, GROUPS);
+    let groups: Vec<&[(u32, f32)]> = match exact.len() > most.max(FEW) {
+        true => pairs.chunks(pairs.len().div_ceil(most)).collect(),
         false => exact,
     };
     let point = |group: &[(u32, f32)]| {

@@ -5,6 +5,7 @@
 
 mod chart;
 mod decode;
+mod findings;
 mod glance;
 mod heat;
 mod lengths;
@@ -20,10 +21,11 @@ use std::path::Path;
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use super::columns::{Best, columns};
-use super::conclusions::conclusions;
+use super::columns::{Best, columns, significant};
+use super::conclusions::{choices, limits_of, reasons};
 use super::loads::{Load, Loads};
-use super::{leads, table, words};
+use super::picks::{Pick, picks};
+use super::{table, words};
 use crate::measure::read_timeline;
 use crate::measure::result::RunResult;
 use chart::Chart;
@@ -48,6 +50,7 @@ const UPLOT_STYLE: &str = include_str!("page/uplot/uPlot.min.css");
 struct Data<'a> {
     engines: &'a [&'a str],
     loads: Vec<Load>,
+    picks: &'a [Pick],
     glances: Vec<Glance>,
     charts: Vec<Chart>,
     /// Pictures that could not be drawn, and why.
@@ -72,9 +75,12 @@ struct Cell {
 pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
     let loads = Loads::of(run);
     let (charts, missing) = charts(&loads, dir);
+    let picks = picks(&loads);
+    let limits = limits_of(run);
     let data = Data {
         engines: &loads.engines,
         loads: loads.labels(),
+        picks: &picks,
         glances: glance::all(&loads),
         charts,
         missing,
@@ -92,11 +98,14 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
         template.render(context! {
             subject => subject::of(&loads),
             ended => words::ended(run),
-            verdict => [conclusions(run), leads::over_all(&loads)].concat(),
+            picks,
+            limits => (significant(limits.ttft_ms), significant(limits.tpot_ms)),
+            verdict => choices(run),
+            reasons => reasons(run),
             heads,
             rows => rows(&loads),
             compared => columns.iter().any(|column| column.best != Best::Neither) && run.steps.len() > 1,
-            findings => findings(run),
+            findings => findings::of(run),
             style => STYLE,
             uplot => UPLOT,
             uplot_style => UPLOT_STYLE,
@@ -164,30 +173,6 @@ fn rows(loads: &Loads<'_>) -> Vec<Row> {
             .collect(),
     };
     steps.iter().map(row).collect()
-}
-
-/// A finding, and the lines of a log that belong to it.
-#[derive(Debug, Serialize)]
-struct Finding {
-    text: String,
-    /// It limits what the figures say; else it is a note.
-    warns: bool,
-    log: Vec<String>,
-}
-
-fn findings(run: &RunResult) -> Vec<Finding> {
-    let mut found: Vec<Finding> = Vec::new();
-    for line in words::findings(run) {
-        match (line.strip_prefix("    "), found.last_mut()) {
-            (Some(log), Some(last)) => last.log.push(log.trim_start_matches("| ").to_owned()),
-            _ => found.push(Finding {
-                text: line.trim_start_matches(['!', '-', ' ']).to_owned(),
-                warns: line.starts_with('!'),
-                log: Vec::new(),
-            }),
-        }
-    }
-    found
 }
 
 /// A name as it stands in `run.json`.

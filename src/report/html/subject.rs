@@ -14,8 +14,10 @@ pub(super) struct Subject {
     pub title: String,
     /// What the engines are, one for each of the page's numbers.
     pub engines: Vec<Engine>,
-    /// Everything else: name and value.
+    /// What was asked of them: name and value.
     pub facts: Vec<(&'static str, String)>,
+    /// Where, when and how exactly.
+    pub circumstances: Vec<(&'static str, String)>,
 }
 
 /// An engine in the head.
@@ -39,6 +41,7 @@ pub(super) fn of(loads: &Loads<'_>) -> Subject {
         title: title(loads),
         engines: loads.engines.iter().map(engine).collect(),
         facts: facts(loads),
+        circumstances: circumstances(loads),
     }
 }
 
@@ -77,7 +80,6 @@ fn facts(loads: &Loads<'_>) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     add("model", model(run));
-    add("profile", run.profile_name().map(str::to_owned));
     let input = span(steps.iter().map(|step| u64::from(step.facts.isl.mean)));
     let output = span(steps.iter().map(|step| u64::from(step.facts.osl.mean)));
     add(
@@ -103,8 +105,16 @@ fn facts(loads: &Loads<'_>) -> Vec<(&'static str, String)> {
             format!("{window} s{sweep}{repeats}; {sent} requests")
         }),
     );
+    facts
+}
+
+fn circumstances(loads: &Loads<'_>) -> Vec<(&'static str, String)> {
+    let run = loads.run;
+    let mut facts = Vec::new();
+    let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
+    add("profile", run.profile_name().map(str::to_owned));
     add("machine of the client", machine(&run.machine));
-    let errors = steps.iter().filter_map(|step| step.client.error_p99_ms);
+    let errors = run.steps.iter().filter_map(|step| step.client.error_p99_ms);
     add(
         "client's own error",
         errors
@@ -170,6 +180,7 @@ mod tests {
         assert_eq!(subject.title, "candle and llamacpp under 4 to 64 users");
         assert!(subject.engines[1].failed && !subject.engines[0].failed);
         let facts: Vec<_> = subject.facts.iter().map(|(name, _)| *name).collect();
-        assert_eq!(facts[..4], ["model", "profile", "requests", "measured"]);
+        assert_eq!(facts, ["model", "requests", "measured"]);
+        assert_eq!(subject.circumstances[0].0, "profile");
     }
 }

@@ -76,7 +76,7 @@ fn latency(
         section: Section::Sweep,
         title,
         hint: format!(
-            "Lower is better. Solid: the median; dashed: p99, one in a hundred is worse. {interval} `loadtest explain {metric}`"
+            "Lower is better. Solid: the median; dashed: p99, one in a hundred is worse. {interval} `loadtest explain {metric}` defines it."
         ),
         kind: Kind::Lines,
         x,

@@ -69,7 +69,7 @@ function toggle(engine, button) {
 function glance() {
   const section = document.getElementById("glance");
   const at = page.glances[chosen.load];
-  document.querySelectorAll(".figures tr[data-load]").forEach((row) => {
+  document.querySelectorAll("tr[data-load]").forEach((row) => {
     row.classList.toggle("chosen", page.loads.length > 1 && Number(row.dataset.load) === chosen.load);
   });
   section.hidden = !at || !at.rows.length;
@@ -78,14 +78,16 @@ function glance() {
   for (const sentence of at.words) words.append(element("li", sentence));
   const cards = element("div", null, { class: "cards" });
   for (const row of at.rows) cards.append(card(row));
-  section.replaceChildren(element("h2", `At ${page.loads[chosen.load].label}`), words, cards);
+  const pick = page.picks[chosen.load];
+  const taken = pick && pick.take.length ? `: take ${pick.take.map((engine) => page.engines[engine]).join(" or ")}` : "";
+  section.replaceChildren(element("h2", `At ${page.loads[chosen.load].label}${taken}`), words, cards);
 }
 
 function card(row) {
   const made = element("div", null, { class: "card" });
   const head = element("h3", row.name);
   const better = row.higher_is_better === undefined ? "" : row.higher_is_better ? "; more is better" : "; less is better";
-  made.append(head, element("p", `${row.what}, ${row.unit}${better}`, { class: "hint" }));
+  made.append(head, element("p", `${row.what}${better}`, { class: "hint" }));
   const values = row.values.filter((value) => value !== null);
   const most = Math.max(...values);
   const best = row.higher_is_better ? most : Math.min(...values);
@@ -93,10 +95,20 @@ function card(row) {
     const leads = row.higher_is_better !== undefined && values.length > 1 && value === best && values.some((v) => v !== best);
     const bar = element("div", null, { class: leads ? "bar best" : "bar", "data-engine": i, style: `--c: var(--c${i % 8})` });
     const length = element("i", null, { style: `width: ${most > 0 && value > 0 ? (100 * value) / most : 0}%` });
-    bar.append(element("span", page.engines[i]), element("b", told(value)), length);
+    const figure = element("b", told(value));
+    if (value !== null) figure.append(element("small", ` ${row.unit}`));
+    bar.append(element("span", page.engines[i], { title: page.engines[i] }), figure);
+    if (value !== null) bar.append(length);
     bar.hidden = !isShown(i);
     made.append(bar);
   });
+  return made;
+}
+
+// Text with `code` in it.
+function hint(text) {
+  const made = element("p", null, { class: "hint" });
+  text.split("`").forEach((part, i) => made.append(i % 2 ? element("code", part) : part));
   return made;
 }
 
@@ -123,9 +135,11 @@ function draw(chart) {
   const perLoad = chart.panels.some((panel) => panel.loads);
   const panels = chart.panels.filter((panel) => !panel.loads || panel.loads.includes(chosen.load));
   const title = element("h3", chart.title);
-  if (perLoad && page.loads.length > 1) title.append(element("small", ` at ${page.loads[chosen.load].label}`));
+  const unit = chart.y.unit && chart.y.unit !== "×" ? `, ${chart.y.unit}` : "";
+  const at = perLoad && page.loads.length > 1 ? ` at ${page.loads[chosen.load].label}` : "";
+  title.append(element("small", unit + at));
   const plots = element("div", null, { class: "plots" });
-  figure.replaceChildren(title, element("p", chart.hint, { class: "hint" }), plots);
+  figure.replaceChildren(title, hint(chart.hint), plots);
   figure.dataset.drawn = 0;
   if (!panels.length) {
     plots.append(element("p", "Nothing was measured under this load.", { class: "hint" }));
@@ -160,7 +174,7 @@ function heatPlot(chart, panel, place) {
 
 function sizeOf(place) {
   const width = Math.max(place.clientWidth, 200);
-  return { width, height: width < 420 ? 210 : 250 };
+  return { width, height: width < 420 ? 220 : 260 };
 }
 
 function drawAll() {
@@ -169,7 +183,10 @@ function drawAll() {
 }
 
 // The load to begin with: in the middle of a sweep, where engines have parted and none is yet overwhelmed.
-chosen.load = Math.floor(page.loads.length / 2);
+chosen.load = Math.floor((page.loads.length - 1) / 2);
+for (const row of document.querySelectorAll("#picks tr[data-load]")) {
+  row.addEventListener("click", () => choose(Number(row.dataset.load)));
+}
 controls();
 glance();
 frames();

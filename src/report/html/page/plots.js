@@ -38,6 +38,7 @@ function whiskers(panel, colours) {
     const ratio = devicePixelRatio || 1;
     ctx.lineWidth = 1.5 * ratio;
     ctx.globalAlpha = 0.75;
+    ctx.setLineDash([]);
     const at = (value) => {
       const place = value > u.scales.y.min ? u.valToPos(value, "y", true) : top + height;
       return Math.min(Math.max(place, top), top + height);
@@ -61,8 +62,8 @@ function whiskers(panel, colours) {
   });
 }
 
-// The x axis: where it ends, and what is written on it.
-function acrossAxis(axis, x, marks = x) {
+// The x axis: where it ends, and what is written on it. Over time, a ramp or a drain takes no more room than the window.
+function acrossAxis(axis, x, marks = x, windowSeconds = Infinity) {
   const [first, last] = [x[0], x[x.length - 1]];
   const room = (last - first || Math.abs(first) || 1) * 0.05;
   switch (axis.scale) {
@@ -71,38 +72,41 @@ function acrossAxis(axis, x, marks = x) {
     case "log_points":
       return { log: true, range: [first / 1.15, last * 1.15], splits: thinned(marks), values: short };
     case "tail":
-      return { log: true, range: [1, Math.max(last, 10)], splits: () => [1, 2, 4, 10, 100, 1000], values: percentile };
-    case "time":
-      return { range: [first, last > first ? last : first + 1], values: (s) => `${s} s` };
+      return { log: true, range: [1, Math.max(last, 10)], splits: thinned([1, 2, 4, 10, 100, 1000], 40), values: percentile };
+    case "time": {
+      const [from, to] = [Math.max(first, -windowSeconds), Math.min(last, 2 * windowSeconds)];
+      return { range: [from, to > from ? to : from + 1], values: (s) => `${s} s` };
+    }
     default:
       return { range: [Math.min(0, first), last + room], values: short };
   }
 }
 
 // Marks at the points, as many of them as do not run into each other.
-function thinned(x) {
+function thinned(x, apart = 26) {
   return (u, axis, low, high) => {
     const room = u.bbox.width / (devicePixelRatio || 1);
     const place = (value) => (u.valToPos(value, "x") || 0);
     let last = -Infinity;
     return room ? x.filter((value) => {
-      const keep = place(value) - last >= 26;
+      const keep = place(value) - last >= apart;
       if (keep) last = place(value);
       return keep;
     }) : x;
   };
 }
 
-function bounds(panel, shown, log) {
+// The y axis: what holds all that is shown between these ends of the x axis.
+function bounds(panel, shown, log, [first, last]) {
   let [low, high] = [Infinity, -Infinity];
   panel.series.forEach((series, i) => {
     if (!shown(i)) return;
     for (const values of [series.y, series.low, series.high]) {
-      for (const value of values || []) {
-        if (value === null || (log && value <= 0)) continue;
+      (values || []).forEach((value, j) => {
+        if (value === null || (log && value <= 0) || panel.x[j] < first || panel.x[j] > last) return;
         if (value < low) low = value;
         if (value > high) high = value;
-      }
+      });
     }
   });
   if (low > high) return log ? [1, 10] : [0, 1];
@@ -110,24 +114,25 @@ function bounds(panel, shown, log) {
   return [Math.min(0, low), high > 0 ? high * 1.08 : 1];
 }
 
-function axes(colours, across, log, unit) {
+function axes(colours, across, log, label) {
   const common = { stroke: colours.muted, font: FONT, grid: { stroke: colours.line, width: 1 }, ticks: { show: false } };
   const all = (u, splits) => splits;
-  const bottom = { ...common, size: 30, filter: all, values: (u, splits) => splits.map(across.values) };
+  const named = label ? { label, labelFont: FONT, labelSize: 18, labelGap: 0 } : {};
+  const bottom = { ...common, ...named, size: 24, filter: all, values: (u, splits) => splits.map(across.values) };
   if (across.splits) bottom.splits = across.splits;
   const left = { ...common, size: 52, filter: all, values: (u, splits) => splits.map(short) };
   if (log) left.splits = (u, axis, low, high) => powers(low, high);
   return [bottom, left];
 }
 
-const STYLES = { line: { width: 2 }, marked: { width: 2 }, faint: { width: 1, alpha: 0.6 }, dashed: { width: 1.5, dash: [6, 4] }, fitted: { width: 1.5, dash: [2, 3] } };
+const STYLES = { line: { width: 2 }, marked: { width: 2 }, faint: { width: 1, alpha: 0.6 }, dashed: { width: 1.5, dash: [6, 4], border: "dashed" }, fitted: { width: 1.5, dash: [2, 3], border: "dotted" } };
 
 // Draws a panel of lines into `place`.
 function lines(chart, panel, place, size, isShown) {
   const colours = look();
   const marked = panel.series.filter((one) => one.style === "marked");
   const marks = panel.x.filter((_, i) => marked.some((one) => one.y[i] !== null));
-  const across = acrossAxis(chart.x, panel.x, marks);
+  const across = acrossAxis(chart.x, panel.x, marks, panel.window_s);
   const log = chart.y.scale === "log";
   const spaced = (values) => (log ? values.map((v) => (v > 0 ? v : null)) : values);
   const unit = chart.y.unit ? ` ${chart.y.unit}` : "";
@@ -139,7 +144,7 @@ function lines(chart, panel, place, size, isShown) {
     ...STYLES[one.style],
     points: { show: one.style === "marked" || one.y.filter((v) => v !== null).length === 1, size: 6, fill: colours.engine(one.engine) },
     value: (u, value, i, j) => {
-      if (value === null || value === undefined) return "–";
+      if (value === null || value === undefined) return "";
       const interval = one.low && one.low[j] !== null ? ` (${told(one.low[j])} to ${told(one.high[j])})` : "";
       return told(value) + unit + interval;
     },
@@ -147,14 +152,15 @@ function lines(chart, panel, place, size, isShown) {
   const shownNow = (u) => (i) => (u.series[i + 1] ? u.series[i + 1].show : true);
   const options = {
     ...size,
-    padding: [8, 10, 0, 0],
+    padding: [8, 22, 0, 0],
     scales: {
       x: { time: false, distr: across.log ? 3 : 1, range: () => across.range },
-      y: { distr: log ? 3 : 1, range: (u) => bounds(panel, shownNow(u), log) },
+      y: { distr: log ? 3 : 1, range: (u) => bounds(panel, shownNow(u), log, across.range) },
     },
-    axes: axes(colours, across, log),
-    series: [{ label: chart.x.label, value: (u, value) => (value === null || value === undefined ? "–" : across.values(value)) }, ...series],
-    legend: { markers: { width: 0, fill: (u, i) => u.series[i].stroke() } },
+    axes: axes(colours, across, log, chart.x.label),
+    series: [{ label: chart.x.label, value: (u, value) => (value === null || value === undefined ? "" : across.values(value)) }, ...series],
+    // A marker is drawn as its line is: solid, dashed or dotted.
+    legend: { markers: { width: (u, i) => STYLES[panel.series[i - 1].style].width, stroke: (u, i) => u.series[i].stroke(), dash: (u, i) => STYLES[panel.series[i - 1].style].border || "solid" } },
     cursor: {
       focus: { prox: 24 },
       drag: { x: false, y: false },
@@ -171,7 +177,8 @@ function lines(chart, panel, place, size, isShown) {
 function heat(chart, panel, place, size, readout) {
   const colours = look();
   const map = panel.heat;
-  const across = acrossAxis(chart.x, [map.from_s, map.from_s + map.columns * map.column_s]);
+  const ends = [map.from_s, map.from_s + map.columns * map.column_s];
+  const across = acrossAxis(chart.x, ends, ends, panel.window_s);
   const top = map.lowest_ms * map.ratio ** map.rows;
   const most = Math.max(...map.cells.map((cell) => cell[2]));
   const corner = (column, row) => [map.from_s + column * map.column_s, map.lowest_ms * map.ratio ** row];
@@ -197,7 +204,7 @@ function heat(chart, panel, place, size, readout) {
   };
   const options = {
     ...size,
-    padding: [8, 10, 0, 0],
+    padding: [8, 22, 0, 0],
     legend: { show: false },
     scales: {
       x: { time: false, range: () => across.range },
