@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::profile::{Settings, duration};
+use crate::profile::{Settings, duration, shipped};
 
 /// Load-tests LLM inference servers: TTFT, ITL, throughput scaling and tail latency, with the client's own error
 /// beside every figure.
 ///
 /// Without a command it runs a load test: the profile `quick` against the embedded engine, or what the flags say.
 #[derive(Debug, Parser)]
-#[command(name = "loadtest", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "loadtest", version, args_conflicts_with_subcommands = true, after_help = after_help())]
 pub struct Cli {
     /// Something else than a load test.
     #[command(subcommand)]
@@ -29,15 +29,24 @@ Examples:
   loadtest --profile sustained-64                     64 users, 5 minutes, every engine it names
   loadtest --users 10..100 --step 10                  one level of concurrency after another
   loadtest --engine candle,llamacpp --users 16        the same load on two engines
+  loadtest --profile s1-s6                            one user: prefill and decode speed
   loadtest --url http://host:8000 --model M           a server that runs already
 
-Exit codes: 0 done; 1 could not be done; 2 usage; 3 done, but a gate failed; 130 interrupted, with what was
-measured saved.";
+Exit codes: 0 done; 1 could not be done; 2 usage; 3 done, but a gate failed;
+130 interrupted, with what was measured saved.";
+
+fn after_help() -> String {
+    let mut text = "Profiles:\n".to_owned();
+    for (name, description) in shipped() {
+        text += &format!("  {name:<15} {description}\n");
+    }
+    format!("{text}\n{EXAMPLES}")
+}
 
 /// A load test.
 #[derive(Debug, Clone, Args)]
 pub struct Run {
-    /// Profile to start from: a name of loadprofiles/ or a .toml file; flags override it
+    /// Profile to start from: a name from the list below, or a .toml file; flags override it
     #[arg(long, value_name = "NAME|PATH", help_heading = "What to test")]
     pub profile: Option<String>,
     /// Print the plan and stop
@@ -242,6 +251,8 @@ pub enum CompareFormat {
     Json,
     /// Tables for a pull request
     Markdown,
+    /// JUnit XML: a test case for each gate
+    Junit,
 }
 
 /// A calibration of the client.

@@ -19,7 +19,7 @@ use crate::measure::result::Price;
 use crate::measure::{fill_cost, find, open};
 use crate::model;
 use crate::report::{self, Progress, Show};
-use crate::run::{self, Ending, Interrupt, Shown, Usage, format};
+use crate::run::{self, Ending, Interrupt, Shown, Usage};
 
 /// Tokens of context that a server has when the user names none.
 const CONTEXT: u32 = 4096;
@@ -329,11 +329,11 @@ pub fn report(asked: &Report) -> anyhow::Result<Ending> {
         result.price = Some(Price { per_hour, baseline });
         fill_cost(&mut result);
     }
-    let written = report::export(&result, &dir, &run::exports(&asked.export))
+    let written = report::export(&result, &dir, &asked.export)
         .with_context(|| format!("cannot export to {}", dir.display()))?;
     let page = run::write_page(&result, &dir);
     let width = report::terminal_width();
-    let shown = report::render(&result, format(asked.format), width, Some(&dir));
+    let shown = report::render(&result, asked.format, width, Some(&dir));
     match &asked.output {
         Some(file) => {
             std::fs::write(file, shown).with_context(|| format!("cannot write {}", file.display()))?

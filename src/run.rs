@@ -22,7 +22,7 @@ use anyhow::Context;
 use crate::cli;
 use crate::measure::result::{EngineAnswers, Price, RunResult, Status, Verdict};
 use crate::measure::{Clock, Store};
-use crate::profile::{Profile, Verify};
+use crate::profile::{Format, Profile, Verify};
 use crate::report::{self, Overview, Progress, Show};
 use crate::telemetry::{self, Machine};
 
@@ -34,7 +34,7 @@ pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
 
-pub use engines::{exports, format, have, recipe};
+pub use engines::{have, recipe};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +128,8 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let result = store.finish(status)?;
     write_page(&result, &dir);
     print(&profile, &result, &dir)?;
-    let forms = exports(&profile.report.export);
-    report::export(&result, &dir, &forms).with_context(|| format!("cannot export to {}", dir.display()))?;
+    report::export(&result, &dir, &profile.report.export)
+        .with_context(|| format!("cannot export to {}", dir.display()))?;
     Ok(ending(&profile, &result))
 }
 
@@ -227,8 +227,8 @@ pub fn write_page(result: &RunResult, dir: &Path) -> Option<PathBuf> {
 
 /// The tables on stdout, and where the files are.
 fn print(profile: &Profile, result: &RunResult, dir: &Path) -> std::io::Result<()> {
-    let format = format(profile.report.format);
-    if format != report::Format::Table && !profile.report.quiet {
+    let format = profile.report.format;
+    if format != Format::Table && !profile.report.quiet {
         eprintln!("files: {}", dir.display());
     }
     report::print(&report::render(

@@ -63,6 +63,14 @@ fn a_slower_server_is_called_slower_and_fails_its_gate() {
     let (code, found) = compared(&house, &[&["last", "last"], &gates[..]].concat());
     assert_eq!((code, &row(&found, "ttft_p50")["real"]), (Some(0), &false.into()));
 
+    let junit = house.run(&[&["compare", "last~1", "last", "--format", "junit"], &gates[..]].concat());
+    assert_eq!(junit.status.code(), Some(3));
+    let text = String::from_utf8(junit.stdout).expect("UTF-8");
+    assert!(
+        text.contains(r#"failures="1" errors="0""#) && text.contains("attach, 2 users, ISL 8, OSL 8: +"),
+        "{text}"
+    );
+
     let markdown = house.run(&[
         "compare", "last~1", "last", "--metric", "ttft_p50", "--format", "markdown",
     ]);
@@ -86,6 +94,15 @@ fn runs_of_different_loads_are_refused_and_the_differences_named() {
         "{message}"
     );
     assert_eq!(compared(&house, &["last~1", "last", "--anyway"]).0, Some(0));
+    // A build server sees a test that could not be held, not a file that is empty.
+    let gate = ["--fail-on", "ttft_p50 > +5%", "--format", "junit"];
+    let output = house.run(&[&["compare", "last~1", "last"], &gate[..]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        text.contains("<error message=") && text.contains("requests.seed 0 -&gt; 7"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -100,6 +117,7 @@ fn what_cannot_be_compared_says_what_is_right() {
             "percentage",
         ),
         (&["compare", "last:vllm", "last"], "attach"),
+        (&["compare", "last", "last", "--format", "junit"], "--fail-on"),
         (&["--until-stable", "tps:2%"], "output_tps"),
     ] {
         let output = house.run(args);
@@ -108,6 +126,16 @@ fn what_cannot_be_compared_says_what_is_right() {
     }
     let output = house.run(&["compare", "last", "elsewhere"]);
     assert_eq!(output.status.code(), Some(1));
+    // Too few requests for a p99: no failure, and no silence either.
+    let (code, found) = compared(&house, &["last", "last", "--fail-on", "ttft_p99 > +5%"]);
+    let gate = &found["gates"][0];
+    assert_eq!((code, &gate["ruling"]), (Some(0), &"untested".into()), "{gate:#}");
+    assert!(
+        gate["because"][0]
+            .as_str()
+            .is_some_and(|why| why.contains("there are 120")),
+        "{gate:#}"
+    );
     // A gate on what was not measured holds nothing: it must not pass.
     assert_eq!(
         compared(&house, &["last", "last", "--fail-on", "goodput_rps < -3%"]).0,
@@ -135,6 +163,54 @@ fn repeats_are_tested_by_themselves() {
         "{ttft:#}"
     );
     assert!(ttft["effect"].as_f64().expect("an effect size") > 0.8);
+}
+
+/// Writes cards into every step of the last run, as a run beside an NVIDIA driver has them.
+fn with_cards(house: &House, memory_gb: f64, joules: f64) {
+    let newest = std::fs::read_dir(house.dir.path().join("results")).expect("results");
+    let newest = newest.flatten().map(|entry| entry.path()).max().expect("a run");
+    let path = newest.join("run.json");
+    let mut run: Value = serde_json::from_slice(&std::fs::read(&path).expect("a run")).expect("JSON");
+    for (number, step) in run["steps"].as_array_mut().expect("steps").iter_mut().enumerate() {
+        let some = 1.0 + 0.01 * number as f64;
+        step["server"] = serde_json::json!({ "gpu": [{
+            "index": 0, "name": "a card", "server": true, "utilisation_pct": 90.0 * some,
+            "memory_peak_bytes": (memory_gb * 1e9 * some) as u64, "power_w": 300.0 * some, "energy_j": joules * some,
+        }] });
+    }
+    std::fs::write(&path, run.to_string()).expect("written");
+}
+
+#[test]
+fn what_the_cards_took_is_compared_too() {
+    let house = House::new();
+    load(&house, "2", &["--repeat", "3"]);
+    with_cards(&house, 8.0, 60.0);
+    load(&house, "2", &["--repeat", "3"]);
+    with_cards(&house, 6.0, 30.0);
+    let gate = ["--fail-on", "gpu_memory_peak > +5%"];
+    let metrics = [
+        "--metric",
+        "gpu_util,gpu_memory_peak,gpu_power,gpu_energy_per_token",
+    ];
+    let (code, found) = compared(&house, &[&["last~1", "last"], &metrics[..], &gate[..]].concat());
+    assert_eq!((code, &found["gates"][0]["ruling"]), (Some(0), &"passed".into()));
+    let memory = row(&found, "gpu_memory_peak");
+    assert_eq!((&memory["real"], &memory["better"]), (&true.into(), &true.into()));
+    assert!(
+        (memory["change_percent"].as_f64().expect("a change") + 25.0).abs() < 0.1,
+        "{memory:#}"
+    );
+    assert_eq!(row(&found, "gpu_energy_per_token")["better"], true);
+    assert_eq!(row(&found, "gpu_util")["better"], Value::Null);
+    let back = [&["compare", "last", "last~1"], &metrics[..], &gate[..]].concat();
+    let output = house.run(&back);
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        text.contains("% more memory") && text.contains("gpu_power, W"),
+        "{text}"
+    );
 }
 
 #[test]

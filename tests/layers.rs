@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("calibrate", &["client", "engine", "load", "measure", "profile"]),
     ("verify", &["engine", "load", "measure"]),
     ("compare", &["measure", "stats"]),
-    ("report", &["compare", "measure", "stats"]),
+    ("report", &["compare", "measure", "profile", "stats"]),
     ("cli", &["profile"]),
 ];
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{anyhow, bail};
 
 use crate::cli::{self, CompareFormat};
-use crate::compare::{self, Comparison, Condition, Gate, Named, pair_up};
+use crate::compare::{self, Comparison, Condition, Gate, Held, Named, Ruling, pair_up};
 use crate::measure::result::RunResult;
 use crate::measure::{Metric, find, open, refill};
 use crate::report;
@@ -21,6 +21,12 @@ pub fn compare(asked: &cli::Compare) -> anyhow::Result<Ending> {
         .iter()
         .map(|text| text.parse().map_err(|error| Usage(anyhow!("--fail-on: {error}"))))
         .collect::<Result<_, _>>()?;
+    if gates.is_empty() && asked.format == CompareFormat::Junit {
+        return Err(Usage(anyhow!(
+            "--format junit shows gates: give one or more by --fail-on"
+        ))
+        .into());
+    }
     let metrics: Vec<&Metric> = asked
         .metric
         .iter()
@@ -37,35 +43,47 @@ pub fn compare(asked: &cli::Compare) -> anyhow::Result<Ending> {
     };
     let pairs = pair_up(first, second, &asked.engine).map_err(|error| Usage(error.into()))?;
     let mut found = compare::compare(&pairs, &metrics);
-    let refused = refused(&found);
-    if !asked.anyway && !refused.is_empty() {
-        let shown = report::conditions(&refused);
-        return Err(Usage(anyhow!(
-            "these were not made under the same conditions:\n{shown}--anyway compares them all the same"
-        ))
-        .into());
-    }
-    if found.pairs.iter().all(|pair| pair.cells.is_empty()) {
-        return Err(Usage(anyhow!("they have no load in common: {}", alone(&found))).into());
+    if let Some(why) = incomparable(&found, asked.anyway) {
+        if asked.format == CompareFormat::Junit {
+            found.gates = gates.iter().map(|gate| gate.incomparable(&why)).collect();
+            report::print(&report::gates_junit(&found))?;
+        }
+        return Err(Usage(anyhow!(why)).into());
     }
     found.gates = gates.iter().map(|gate| gate.hold(&found)).collect();
     let text = match asked.format {
         CompareFormat::Table => report::comparison(&found),
         CompareFormat::Json => format!("{}\n", serde_json::to_string_pretty(&found)?),
         CompareFormat::Markdown => report::comparison_markdown(&found),
+        CompareFormat::Junit => report::gates_junit(&found),
     };
     report::print(&text)?;
-    Ok(ending(&gates, &found))
+    Ok(ending(&found.gates))
 }
 
-fn ending(gates: &[Gate], found: &Comparison) -> Ending {
-    let unmeasured = gates.iter().any(|gate| !gate.is_measured(found));
-    match found.gates.iter().any(|held| held.failed) {
-        true => Ending::Gate,
+fn ending(gates: &[Held]) -> Ending {
+    let any = |ruling| gates.iter().any(|held| held.ruling == ruling);
+    if any(Ruling::Failed) {
+        Ending::Gate
+    } else if any(Ruling::Incomparable) {
         // A gate on what nobody measured holds nothing.
-        false if unmeasured => Ending::Failed,
-        false => Ending::Done,
+        Ending::Failed
+    } else {
+        Ending::Done
     }
+}
+
+/// Why the two must not be compared, if so.
+fn incomparable(found: &Comparison, anyway: bool) -> Option<String> {
+    let refused = refused(found);
+    if !anyway && !refused.is_empty() {
+        let shown = report::conditions(&refused);
+        return Some(format!(
+            "these were not made under the same conditions:\n{shown}--anyway compares them all the same"
+        ));
+    }
+    let nothing = found.pairs.iter().all(|pair| pair.cells.is_empty());
+    nothing.then(|| format!("they have no load in common: {}", alone(found)))
 }
 
 fn refused(found: &Comparison) -> Vec<Condition> {

@@ -65,8 +65,9 @@ fn untested(metric: &Metric, a: &[f64], b: &[f64]) -> Option<Row> {
         _ => (a != 0.0).then(|| 100.0 * (b - a) / a),
     };
     let better = match metric.better {
-        Better::High => b > a,
-        Better::Low => b < a,
+        Better::High => Some(b > a),
+        Better::Low => Some(b < a),
+        Better::Neither => None,
     };
     Some(Row {
         metric: metric.id,
@@ -81,7 +82,7 @@ fn untested(metric: &Metric, a: &[f64], b: &[f64]) -> Option<Row> {
         p_corrected: None,
         effect: None,
         real: false,
-        better: (a != b).then_some(better),
+        better: better.filter(|_| a != b),
     })
 }
 

@@ -45,15 +45,14 @@ impl Condition {
 }
 
 /// Keys of a profile that change no figure, or that are compared step by step.
-const NO_CONDITION: [&str; 18] = [
+const NO_CONDITION: [&str; 17] = [
     "name",
     "description",
     "engines",
     "url",
     "model",
     "users",
-    "requests.isl",
-    "requests.osl",
+    "requests.shapes",
     "requests.headers",
     "requests.tokenizer",
     "requests.timeouts",

@@ -80,55 +80,88 @@ impl fmt::Display for Gate {
 pub struct Held {
     /// The expression.
     pub gate: String,
-    /// Whether a real difference went beyond it.
-    pub failed: bool,
-    /// Where, and what it is about otherwise.
+    /// What it says.
+    pub ruling: Ruling,
+    /// Where it failed, or why it could not be held.
     pub because: Vec<String>,
+}
+
+/// How a gate was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ruling {
+    /// No real difference went beyond it.
+    Passed,
+    /// One did.
+    Failed,
+    /// Both sides have the metric, and no difference of it could be tested: too few requests, seconds or repeats.
+    Untested,
+    /// There is nothing to compare: a side lacks the metric, or the two were made under other conditions.
+    Incomparable,
 }
 
 impl Gate {
     /// Holds the gate against every load compared. Only differences that are real count.
     pub fn hold(&self, comparison: &Comparison) -> Held {
-        let mut held = Held {
-            gate: self.to_string(),
-            failed: false,
-            because: Vec::new(),
-        };
-        let (mut seen, mut tested) = (false, false);
+        let mut because = Vec::new();
+        let (mut tested, mut requests) = (false, None);
         for pair in &comparison.pairs {
             for cell in &pair.cells {
                 for row in cell.rows.iter().filter(|row| row.metric == self.metric.id) {
-                    (seen, tested) = (true, tested || row.test.is_some());
+                    tested |= row.test.is_some();
+                    requests = requests
+                        .min(Some(cell.fewest_requests))
+                        .or(Some(cell.fewest_requests));
                     if let Some(change) = row
                         .change_percent
                         .filter(|change| row.real && self.is_beyond(*change))
                     {
-                        held.failed = true;
-                        held.because.push(format!(
-                            "{}, {} users: {}",
+                        because.push(format!(
+                            "{}, {}: {}",
                             pair.candidate,
-                            cell.load.users,
+                            cell.load,
                             told(row, change)
                         ));
                     }
                 }
             }
         }
-        match (seen, tested) {
-            (false, _) => held.because.push("was not measured on both sides".to_owned()),
-            (true, false) => held
-                .because
-                .push("has no interval within a run: 3 repeats of each side test it".to_owned()),
-            _ => {}
+        let ruling = match (requests, tested) {
+            (None, _) => {
+                because.push("was not measured on both sides".to_owned());
+                Ruling::Incomparable
+            }
+            (Some(requests), false) => {
+                because.push(self.untested(requests));
+                Ruling::Untested
+            }
+            (_, true) if because.is_empty() => Ruling::Passed,
+            (_, true) => Ruling::Failed,
+        };
+        Held {
+            gate: self.to_string(),
+            ruling,
+            because,
         }
-        held
     }
 
-    /// Whether both sides have the metric at some load.
-    pub fn is_measured(&self, comparison: &Comparison) -> bool {
-        let cells = comparison.pairs.iter().flat_map(|pair| &pair.cells);
-        let mut rows = cells.flat_map(|cell| &cell.rows);
-        rows.any(|row| row.metric == self.metric.id)
+    /// The gate on sides that must not be compared.
+    pub fn incomparable(&self, because: &str) -> Held {
+        Held {
+            gate: self.to_string(),
+            ruling: Ruling::Incomparable,
+            because: vec![because.to_owned()],
+        }
+    }
+
+    /// Why no difference was tested, and what would change that.
+    fn untested(&self, requests: u64) -> String {
+        let takes = self.metric.fewest_requests().map_or_else(String::new, |needed| {
+            format!(
+                "that takes {needed} requests, more where neighbours are alike, and there are {requests}; measure longer, or "
+            )
+        });
+        format!("has no interval within a run: {takes}repeat each side 3 times")
     }
 
     fn is_beyond(&self, change: f64) -> bool {

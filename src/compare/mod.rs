@@ -7,7 +7,7 @@ mod result;
 mod side;
 
 pub use conditions::{Condition, Differs};
-pub use gate::{Gate, GateError, Held};
+pub use gate::{Gate, GateError, Held, Ruling};
 pub use result::{Cell, Comparison, Figure, Pair, Row, Test};
 pub use side::{Named, Side, SideError, pair_up};
 
@@ -37,13 +37,13 @@ fn pair(first: &Side<'_>, second: &Side<'_>, metrics: &[&Metric]) -> Pair {
     for (load, steps) in &left {
         match right.iter().find(|(other, _)| other == load) {
             Some((_, others)) => cells.push(cell::compare(*load, steps, others, metrics)),
-            None => alone.push(format!("{} users only in {}", load.users, first.label)),
+            None => alone.push(format!("{load} only in {}", first.label)),
         }
     }
     let missing = right
         .iter()
         .filter(|(load, _)| !left.iter().any(|(other, _)| other == load));
-    alone.extend(missing.map(|(load, _)| format!("{} users only in {}", load.users, second.label)));
+    alone.extend(missing.map(|(load, _)| format!("{load} only in {}", second.label)));
     Pair {
         baseline: first.label.clone(),
         candidate: second.label.clone(),

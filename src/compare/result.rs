@@ -74,7 +74,7 @@ pub struct Row {
     pub effect: Option<f64>,
     /// Whether it is more than chance: the corrected p is below 5 %.
     pub real: bool,
-    /// Whether the candidate is the better one; absent where the two are equal.
+    /// Whether the candidate is the better one; absent where the two are equal, and where neither more nor less is better.
     pub better: Option<bool>,
 }
 

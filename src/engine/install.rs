@@ -10,9 +10,17 @@ use super::{EngineError, Program, Progress, golang};
 impl Install {
     /// Whether this machine has what the installation itself needs.
     pub(super) fn possible(&self) -> bool {
+        self.runs_here() && !(self.go.is_some() && golang::compiler().is_none())
+    }
+
+    /// Whether Go is all that it lacks.
+    pub(super) fn lacks_go(&self) -> bool {
+        self.runs_here() && !self.possible()
+    }
+
+    fn runs_here(&self) -> bool {
         let here = |platform: &String| platform == std::env::consts::OS;
-        let system = self.platforms.is_empty() || self.platforms.iter().any(here);
-        system && (self.go.is_none() || golang::compiler().is_some())
+        self.platforms.is_empty() || self.platforms.iter().any(here)
     }
 }
 

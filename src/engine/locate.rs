@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::error::reason;
-use super::recipe::{Find, Kind, Recipe};
+use super::recipe::{Find, Install, Kind, Recipe};
 use super::{EngineError, Progress, build, catalogue, install};
 
 /// How long a program may take to tell its version.
@@ -89,15 +89,20 @@ impl Recipe {
             });
         }
         if let Some(install) = self.install.as_ref().filter(|install| install.possible()) {
-            let how = format!(
-                "type `loadtest engines install {}` ({})",
-                self.name, install.takes
-            );
-            return Ok(Availability::Installable { how });
+            return Ok(Availability::Installable {
+                how: self.install_command(install),
+            });
         }
         Ok(Availability::Missing {
             what_to_do: self.what_to_do(),
         })
+    }
+
+    fn install_command(&self, install: &Install) -> String {
+        format!(
+            "type `loadtest engines install {}` ({})",
+            self.name, install.takes
+        )
     }
 
     fn runs_here(&self) -> bool {
@@ -152,9 +157,17 @@ impl Recipe {
         let env = find.env.as_ref().map(|env| format!("name the program in {env}"));
         let ways: Vec<String> = [path, env].into_iter().flatten().collect();
         let ways = ways.join(", or ");
-        match &find.get {
+        let by_hand = match &find.get {
+            Some(get) if ways.is_empty() => get.clone(),
             Some(get) => format!("{get}; then {ways}"),
             None => ways,
+        };
+        match self.install.as_ref().filter(|install| install.lacks_go()) {
+            Some(install) => format!(
+                "{by_hand}; or put `go` on PATH and {}",
+                self.install_command(install)
+            ),
+            None => by_hand,
         }
     }
 }

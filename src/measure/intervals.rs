@@ -256,6 +256,27 @@ mod tests {
     }
 
     #[test]
+    fn a_p99_has_an_interval_from_so_many_requests_on() {
+        let has = |n: usize| {
+            let with_interval = (0..20).filter(|&seed| {
+                let values = series(seed, n, 0.0, 0.5);
+                let mut sorted = values.clone();
+                sorted.sort_by(f64::total_cmp);
+                let mut latency = Latency {
+                    p99: Some(sorted[(0.99 * n as f64).ceil() as usize - 1]),
+                    ..Latency::default()
+                };
+                of_values(&mut latency, &values);
+                latency.ci95.p99.is_some()
+            });
+            with_interval.count()
+        };
+        let enough = crate::measure::P99_REQUESTS as usize;
+        assert_eq!((has(enough * 6 / 10), has(2 * enough)), (0, 20));
+        assert!(has(enough) >= 17, "{}", has(enough));
+    }
+
+    #[test]
     fn objectives_and_failures_have_intervals() {
         let mut record = StepRecord::empty(
             Window {

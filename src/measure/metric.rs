@@ -1,6 +1,6 @@
 //! The figures of a step that are compared, repeated and gated: each by its name, with its interval.
 
-use super::result::{Latency, StepResult};
+use super::result::{GpuResult, Latency, StepResult};
 use crate::stats::Estimate;
 
 /// Which values of a metric are the good ones.
@@ -10,6 +10,8 @@ pub enum Better {
     High,
     /// Small ones.
     Low,
+    /// It depends.
+    Neither,
 }
 
 /// What a metric is measured in.
@@ -25,6 +27,12 @@ pub enum Unit {
     Share,
     /// Bytes.
     Bytes,
+    /// Percent of the time.
+    Percent,
+    /// Watts.
+    Watts,
+    /// Joules for an output token.
+    JoulesPerToken,
 }
 
 /// One figure of a step.
@@ -64,6 +72,9 @@ pub struct NoMetric {
     known: String,
 }
 
+/// Requests of a run from which on its p99 mostly has a 95 % interval: with fewer, its upper limit lies beyond all of them.
+pub const P99_REQUESTS: u64 = 560;
+
 /// Degrees of freedom plus one of an interval that does not tell.
 const BLOCKS: u32 = 10;
 
@@ -87,6 +98,12 @@ impl Metric {
                 known: ids().collect::<Vec<_>>().join(", "),
             }
         })
+    }
+
+    /// Requests that a run must have for an interval of this metric, where they are many.
+    pub fn fewest_requests(&self) -> Option<u64> {
+        // Gaps between tokens are many more than requests.
+        (self.id.ends_with("_p99") && !self.id.starts_with("itl")).then_some(P99_REQUESTS)
     }
 
     /// Its value in a step; absent where it was not measured.
@@ -134,6 +151,19 @@ macro_rules! rate {
     };
 }
 
+/// A figure that each run has once.
+macro_rules! once {
+    ($id:literal, $unit:ident, $better:ident, $value:expr) => {
+        Metric {
+            id: $id,
+            unit: Unit::$unit,
+            better: Better::$better,
+            value: $value,
+            interval: |_| None,
+        }
+    };
+}
+
 fn blocks(latency: &Latency) -> Option<u32> {
     latency.ci95.blocks
 }
@@ -175,13 +205,27 @@ pub const METRICS: &[Metric] = &[
         value: failed,
         interval: |step| step.failed_share_ci95.zip(Some(None)),
     },
-    Metric {
-        id: "rss_peak",
-        unit: Unit::Bytes,
-        better: Better::Low,
-        value: |step| Some(step.server.as_ref()?.rss_peak_bytes? as f64),
-        interval: |_| None,
-    },
+    once!("rss_peak", Bytes, Low, |step| Some(
+        step.server.as_ref()?.rss_peak_bytes? as f64
+    )),
+    once!("gpu_util", Percent, Neither, |step| step
+        .server
+        .as_ref()?
+        .gpu_utilisation_pct()),
+    once!("gpu_memory_peak", Bytes, Low, |step| {
+        let of = |gpu: &GpuResult| gpu.memory_peak_bytes.map(|bytes| bytes as f64);
+        step.server.as_ref()?.gpu_sum(of)
+    }),
+    once!("gpu_power", Watts, Low, |step| step
+        .server
+        .as_ref()?
+        .gpu_sum(|gpu| gpu.power_w)),
+    once!(
+        "gpu_energy_per_token",
+        JoulesPerToken,
+        Low,
+        StepResult::joules_per_token
+    ),
 ];
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub use gpus::GpuSecond;
 pub use histogram::lag;
 pub use latencies::Latencies;
 pub use live::{Buckets, LatestSecond, Live, LiveShards, SecondCounts, Totals};
-pub use metric::{Better, METRICS, Metric, NoMetric, Unit};
+pub use metric::{Better, METRICS, Metric, NoMetric, P99_REQUESTS, Unit};
 pub use price::fill_cost;
 pub use record::{Contention, Second, StepRecord};
 pub use recorder::{Objectives, Recorder};

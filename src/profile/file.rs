@@ -32,7 +32,8 @@ shipped!(
     "s3",
     "s4",
     "s5",
-    "s6"
+    "s6",
+    "s1-s6"
 );
 
 /// The profile that runs when none is named.
@@ -249,6 +250,13 @@ mod tests {
         let osl = |p: &Profile| p.steps().iter().map(|p| p.step.osl.mean).collect::<Vec<_>>();
         assert_eq!(osl(&load("responses", "").unwrap()), [50, 200, 500]);
         let shapes = [(16, 32), (64, 64), (256, 128), (512, 256), (1024, 128), (64, 512)];
+        let all = load("s1-s6", "").unwrap().steps();
+        let pairs: Vec<_> = all
+            .iter()
+            .step_by(5)
+            .map(|p| (p.step.isl.mean, p.step.osl.mean))
+            .collect();
+        assert_eq!((all.len(), pairs), (30, shapes.to_vec()));
         for (i, (isl, osl)) in shapes.into_iter().enumerate() {
             let steps = load(&format!("s{}", i + 1), "").unwrap().steps();
             assert_eq!(steps.len(), 5);
@@ -268,6 +276,13 @@ mod tests {
             (profile.extent.duration, profile.extent.requests),
             (None, Some(100))
         );
+        let shapes = |line| {
+            let shapes = load("s1-s6", line).unwrap().requests.shapes;
+            shapes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(shapes("--shape 8/4 --shape 9,2/4"), ["8/4", "9,2/4"]);
+        assert_eq!(shapes("--isl 8 --isl 9 --osl 4"), ["8/4", "9/4"]);
+        assert_eq!(shapes("--dataset questions"), ["0/128"]);
         assert_eq!(
             load("scaling-10-100", "--users 10..30").unwrap().users,
             [10, 20, 30]
@@ -293,6 +308,9 @@ mod tests {
             "--engine candle --command serve",
             "--engine candle,candle",
             "--isl 9000 --context 8192",
+            "--shape 9000/1 --context 8192",
+            "--shape 64/64 --osl 8",
+            "--dataset questions --shape 64/64",
             "--isl 4000000000,4000000000",
             "--isl 10 --shared-prefix 10",
             "--dataset questions --isl 10",
@@ -329,6 +347,8 @@ mod tests {
             "[load]\nusers = \"10..100\"",
             "[load]\nusers = 0",
             "[load]\nusers = 4\n\n[requests]\nisl = 0",
+            "[requests]\nshape = [\"16/32\", \"64\"]",
+            "[requests]\nshape = \"16/32\"\nosl = 8",
             "[requests]\nendpoint = \"chatt\"",
             "[requests]\nisl = 4000\nosl = 200\n[server]\ncontext = 2048",
             "[requests]\napi_key = \"sesame\"",
@@ -367,6 +387,7 @@ mod tests {
             ),
             ("s1", "--threads 2 --weights q8"),
             ("s2", "--command serve"),
+            ("s1-s6", ""),
         ] {
             insta::assert_snapshot!(format!("plan_{name}"), load(name, line).unwrap().plan_text());
         }

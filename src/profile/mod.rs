@@ -18,6 +18,7 @@ mod plan;
 mod prompts;
 mod resolve;
 mod settings;
+mod shape;
 mod slo;
 mod stable;
 mod users;
@@ -36,6 +37,7 @@ pub use prompts::{Dialect, Prompts};
 pub use settings::{
     LoadSettings, MeasureSettings, ReportSettings, RequestSettings, ServerSettings, Settings, price,
 };
+pub use shape::Shape;
 pub use slo::Slo;
 pub use stable::Stable;
 pub use users::Users;
@@ -230,10 +232,8 @@ pub struct Profile {
 /// What is sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Requests {
-    /// Input lengths, each in steps of its own; one of mean 0 where a dataset decides.
-    pub isl: Vec<Length>,
-    /// Output lengths, each in steps of its own.
-    pub osl: Vec<Length>,
+    /// Lengths of input and output, each pair in steps of its own.
+    pub shapes: Vec<Shape>,
     /// Where prompts come from.
     pub source: Source,
     /// Tokens that all prompts start with.

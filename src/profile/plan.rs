@@ -8,7 +8,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
-use super::{Extent, Order, Profile, Source, Step, UntilStable, Verify, duration};
+use super::{Extent, Order, Profile, Shape, Source, Step, UntilStable, Verify, duration};
 
 /// A step in its place in the run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,24 +22,21 @@ pub struct Planned {
 }
 
 impl Profile {
-    /// The steps that every engine runs, in order: users, then input lengths, then output lengths, then repeats. None if
-    /// answers alone are verified.
+    /// The steps that every engine runs, in order: users, then shapes of requests, then repeats. None if answers alone
+    /// are verified.
     pub fn steps(&self) -> Vec<Planned> {
         let mut steps = Vec::new();
         if self.verify == Verify::Only {
             return steps;
         }
         for &users in &self.users {
-            for &isl in &self.requests.isl {
-                for &osl in &self.requests.osl {
-                    for repeat in 0..self.repeat {
-                        let step = Step { users, isl, osl };
-                        steps.push(Planned {
-                            index: steps.len() as u16,
-                            repeat,
-                            step,
-                        });
-                    }
+            for &Shape { isl, osl } in &self.requests.shapes {
+                for repeat in 0..self.repeat {
+                    steps.push(Planned {
+                        index: steps.len() as u16,
+                        repeat,
+                        step: Step { users, isl, osl },
+                    });
                 }
             }
         }
@@ -118,8 +115,10 @@ impl Profile {
             .threads
             .map_or("default threads".into(), |n| format!("{n} threads"));
         let mut line = format!(
-            "{threads}, {} sequences of {} tokens",
-            server.parallel, server.context
+            "{threads}, {} sequence{} of {} tokens",
+            server.parallel,
+            if server.parallel == 1 { "" } else { "s" },
+            server.context
         );
         if let Some(cpus) = &server.server_cpus {
             let _ = write!(line, ", processors {cpus}");

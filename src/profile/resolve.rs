@@ -7,7 +7,7 @@ use super::error::Conflict;
 use super::settings::COMMAND;
 use super::{
     Extent, Length, MeasureSettings, Order, Profile, Report, ReportSettings, RequestSettings, Requests,
-    Server, Settings, Source, Timeouts, UntilStable, Users, Verify, Warmup,
+    Server, Settings, Shape, Source, Timeouts, UntilStable, Users, Verify, Warmup,
 };
 
 /// Tokens that a chat template may add around a prompt; kept free in every sequence's context.
@@ -81,14 +81,7 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         measure.verify_against.as_deref(),
     )?;
     let requests = request_shape(requests)?;
-    let longest = |lengths: &[Length]| {
-        lengths
-            .iter()
-            .map(|l| l.mean.saturating_add(l.stddev.saturating_mul(4)))
-            .max()
-            .unwrap_or(0)
-    };
-    let needed = longest(&requests.isl).saturating_add(longest(&requests.osl));
+    let needed = requests.shapes.iter().map(Shape::most_tokens).max().unwrap_or(0);
     let context = server.context.unwrap_or_else(|| {
         (needed.min(1 << 30) + TEMPLATE_TOKENS)
             .next_multiple_of(256)
@@ -292,16 +285,7 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
         }
     };
     let synthetic = source == Source::Synthetic;
-    if !synthetic && settings.isl.is_some() {
-        return at(
-            "isl",
-            "a dataset's prompts have their own lengths: leave out isl or the dataset".into(),
-        );
-    }
-    let isl = match (synthetic, settings.isl) {
-        (true, isl) => isl.unwrap_or_else(|| vec![Length::fixed(128)]),
-        (false, _) => vec![Length::fixed(0)],
-    };
+    let shapes = shapes(&settings, synthetic)?;
     let shared_prefix = settings.shared_prefix.unwrap_or(0);
     if shared_prefix > 0 && !synthetic {
         return at(
@@ -309,10 +293,8 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
             "only synthetic prompts take a shared prefix".into(),
         );
     }
-    if let Some(short) = isl
-        .iter()
-        .find(|isl| shared_prefix > 0 && isl.mean <= shared_prefix)
-    {
+    let mut lengths = shapes.iter().map(|shape| shape.isl);
+    if let Some(short) = lengths.find(|isl| shared_prefix > 0 && isl.mean <= shared_prefix) {
         let message = format!(
             "{shared_prefix} tokens leave nothing of a prompt of {}",
             short.mean
@@ -343,8 +325,7 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
         positive("requests", key, !time.is_zero())?;
     }
     Ok(Requests {
-        isl,
-        osl: settings.osl.unwrap_or_else(|| vec![Length::fixed(128)]),
+        shapes,
         source,
         shared_prefix,
         ignore_eos: settings.ignore_eos.unwrap_or(false),
@@ -357,6 +338,34 @@ fn request_shape(settings: RequestSettings) -> Result<Requests, Conflict> {
         headers: settings.header.unwrap_or_default(),
         timeouts,
     })
+}
+
+/// The shapes that were asked for: as pairs, or as every input length with every output length.
+fn shapes(settings: &RequestSettings, synthetic: bool) -> Result<Vec<Shape>, Conflict> {
+    let at = |key, message: &str| Err(conflict("requests", key, message.into()));
+    let given = [
+        ("isl", settings.isl.is_some()),
+        ("shape", settings.shape.is_some()),
+    ];
+    if let Some((key, _)) = given.into_iter().find(|(_, given)| *given && !synthetic) {
+        return at(
+            key,
+            "a dataset's prompts have their own lengths: leave out this or the dataset",
+        );
+    }
+    if let Some(shapes) = &settings.shape {
+        return match settings.isl.is_some() || settings.osl.is_some() {
+            true => at("shape", "has both lengths: leave out isl and osl, or this"),
+            false => Ok(shapes.clone()),
+        };
+    }
+    let or_usual =
+        |lengths: &Option<Vec<Length>>| lengths.clone().unwrap_or_else(|| vec![Length::fixed(128)]);
+    let isl = match synthetic {
+        true => or_usual(&settings.isl),
+        false => vec![Length::fixed(0)],
+    };
+    Ok(Shape::crossed(&isl, &or_usual(&settings.osl)))
 }
 
 /// The price and its baseline, held against the engines of the run.

@@ -8,7 +8,8 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    Cpus, Endpoint, Export, Format, Header, Length, Order, Slo, Stable, Users, Verify, duration, length,
+    Cpus, Endpoint, Export, Format, Header, Length, Order, Shape, Slo, Stable, Users, Verify, duration,
+    length, shape,
 };
 
 /// The engine that a command line of the user's starts.
@@ -73,7 +74,7 @@ pub struct Settings {
 impl Settings {
     /// These settings where they are given, else those of `base`. Some settings stand for one choice and override
     /// each other: engines, a URL and a command line; a new number of users and an old step; a new duration or number of requests
-    /// and the old end of a step; a dataset and the old length of synthetic prompts.
+    /// and the old end of a step; a dataset, lengths and shapes of synthetic prompts.
     pub fn over(self, mut base: Self) -> Self {
         if self.url.is_some() && self.engines.is_none() {
             base.engines = None;
@@ -98,10 +99,17 @@ impl Settings {
             base.load.duration = None;
             base.load.num_prompts = None;
         }
-        if self.requests.dataset.is_some() {
+        let wanted = &self.requests;
+        if wanted.dataset.is_some() || wanted.shape.is_some() {
             base.requests.isl = None;
-        } else if self.requests.isl.is_some() {
+        }
+        if wanted.isl.is_some() || wanted.shape.is_some() {
             base.requests.dataset = None;
+        }
+        if wanted.shape.is_some() {
+            base.requests.osl = None;
+        } else if wanted.isl.is_some() || wanted.osl.is_some() || wanted.dataset.is_some() {
+            base.requests.shape = None;
         }
         Self {
             description: self.description.or(base.description),
@@ -169,6 +177,10 @@ pub struct RequestSettings {
     #[arg(long, value_name = "TOKENS")]
     #[serde(deserialize_with = "length::read_list")]
     pub osl: Option<Vec<Length>>,
+    /// Input and output tokens together, e.g. 512/128, instead of --isl and --osl; given again, another step
+    #[arg(long, value_name = "ISL/OSL")]
+    #[serde(deserialize_with = "shape::read_list")]
+    pub shape: Option<Vec<Shape>>,
     /// Prompts: synthetic, questions (a small fixed set), or the path of a .jsonl file
     #[arg(long, value_name = "SET")]
     pub dataset: Option<String>,
@@ -216,7 +228,7 @@ pub struct RequestSettings {
     #[serde(deserialize_with = "duration::read")]
     pub stall_timeout: Option<Duration>,
 }
-overrides!(RequestSettings: isl, osl, dataset, shared_prefix, ignore_eos, temperature, top_p, top_k, seed,
+overrides!(RequestSettings: isl, osl, shape, dataset, shared_prefix, ignore_eos, temperature, top_p, top_k, seed,
     endpoint,
     tokenizer, header, timeout, connect_timeout, first_token_timeout, stall_timeout);
 

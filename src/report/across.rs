@@ -5,6 +5,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::significant;
+use super::single;
 use crate::measure::result::{Law, Parameter, Repeats, RunResult, ScalingFit, SequenceLength, Spread};
 
 /// Fewer requests than this make a repeat's latencies doubtful.
@@ -80,14 +81,17 @@ fn shape(said: bool, isl: SequenceLength, osl: SequenceLength) -> String {
 
 /// What repeats and sweeps must be known by, in words.
 pub(super) fn findings(run: &RunResult) -> Vec<String> {
-    let mut lines: Vec<String> = run.repeats.iter().flat_map(of_repeats).collect();
+    let mut lines: Vec<String> = match single::sums_up(run) {
+        true => Vec::new(),
+        false => run.repeats.iter().flat_map(of_repeats).collect(),
+    };
     let said = shapes(run.scaling.iter().map(|fit| (fit.isl, fit.osl)));
     lines.extend(run.scaling.iter().map(|fit| format!("- {}", scaling(fit, said))));
     lines
 }
 
 fn of_repeats(repeats: &Repeats) -> Vec<String> {
-    let name = format!("{}, {} users", repeats.engine, repeats.load.users);
+    let name = format!("{}, {}", repeats.engine, repeats.load);
     let mut lines = Vec::new();
     if !repeats.unsteady.is_empty() {
         let named = |id: &String| {

@@ -7,9 +7,8 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
 use super::columns::significant;
-use crate::compare::{Cell, Comparison, Condition, Differs, Figure, Held, Pair, Row, Test};
-use crate::measure::result::Load;
-use crate::measure::{Metric, Unit};
+use crate::compare::{Cell, Comparison, Condition, Differs, Figure, Held, Pair, Row, Ruling, Test};
+use crate::measure::{Metric, P99_REQUESTS, Unit};
 
 /// Fewer requests than this make a cell's latencies doubtful.
 const FEW: u64 = 100;
@@ -108,17 +107,7 @@ fn remarks(pair: &Pair) -> Vec<String> {
 }
 
 fn heading(cell: &Cell) -> String {
-    let Load {
-        users,
-        rate,
-        isl,
-        osl,
-    } = cell.load;
-    let mut text = format!("{users} user{}", if users == 1 { "" } else { "s" });
-    if let Some(rate) = rate {
-        let _ = write!(text, ", {rate} requests/s");
-    }
-    let _ = write!(text, ", ISL {}, OSL {}", isl.mean, osl.mean);
+    let mut text = cell.load.to_string();
     if cell.repeats != [1, 1] {
         let _ = write!(text, ", {} and {} repeats", cell.repeats[0], cell.repeats[1]);
     }
@@ -156,8 +145,10 @@ fn table(cell: &Cell) -> Builder {
 fn suffix(unit: Unit) -> &'static str {
     match unit {
         Unit::Milliseconds => ", ms",
-        Unit::Share => ", %",
+        Unit::Share | Unit::Percent => ", %",
         Unit::Bytes => ", MB",
+        Unit::Watts => ", W",
+        Unit::JoulesPerToken => ", J",
         Unit::TokensPerSecond | Unit::RequestsPerSecond => "",
     }
 }
@@ -205,18 +196,19 @@ fn p(row: &Row) -> String {
 
 /// What the row says, in the words of its metric.
 fn verdict(row: &Row, unit: Unit) -> String {
-    match (row.test, row.real, row.better) {
-        (None, ..) => "not tested".to_owned(),
-        (Some(_), true, Some(better)) => {
-            let effect = row.effect.map_or_else(String::new, |g| format!(", g {g:.1}"));
-            format!(
-                "{}: {}{effect}",
-                if better { "better" } else { "worse" },
-                amount(row, unit)
-            )
-        }
-        _ => "no difference found".to_owned(),
+    if row.test.is_none() {
+        return "not tested".to_owned();
     }
+    if !row.real {
+        return "no difference found".to_owned();
+    }
+    let effect = row.effect.map_or_else(String::new, |g| format!(", g {g:.1}"));
+    let word = match row.better {
+        Some(true) => "better: ",
+        Some(false) => "worse: ",
+        None => "",
+    };
+    format!("{word}{}{effect}", amount(row, unit))
 }
 
 fn amount(row: &Row, unit: Unit) -> String {
@@ -232,6 +224,9 @@ fn amount(row: &Row, unit: Unit) -> String {
         (Unit::Milliseconds, _) => format!("{change} {more} time"),
         (Unit::Bytes, _) => format!("{change} {more} memory"),
         (Unit::Share, _) => format!("{change} {more} of all requests"),
+        (Unit::Watts, _) => format!("{change} {more} power"),
+        (Unit::JoulesPerToken, _) => format!("{change} {more} energy"),
+        (Unit::Percent, _) => format!("{change} {more} busy"),
         (_, None) => format!("{change} {more}"),
     }
 }
@@ -264,17 +259,20 @@ fn footing(found: &Comparison) -> Vec<String> {
         found.comparisons
     ));
     if rows().any(|row| row.test.is_none()) {
-        lines.push("Not tested is what has no interval within a run: too few requests or seconds, or a figure that each run has once.".to_owned());
+        lines.push(format!(
+            "Not tested is what has no interval within a run: too few requests (a p99 takes {P99_REQUESTS}) or seconds, or \
+             a figure that each run has once."
+        ));
     }
     lines
 }
 
 fn gate(held: &Held) -> String {
     let because = held.because.join("; ");
-    match (held.failed, because.is_empty()) {
-        (true, _) => format!("FAILED: {}: {because}", held.gate),
-        (false, true) => format!("passed: {}", held.gate),
-        (false, false) => format!("not held: {}: it {because}", held.gate),
+    match held.ruling {
+        Ruling::Passed => format!("passed: {}", held.gate),
+        Ruling::Failed => format!("FAILED: {}: {because}", held.gate),
+        Ruling::Untested | Ruling::Incomparable => format!("not held: {}: it {because}", held.gate),
     }
 }
 
@@ -331,6 +329,14 @@ mod tests {
     #[test]
     fn a_terminal_gets_tables() {
         insta::assert_snapshot!(comparison(&found()));
+    }
+
+    #[test]
+    fn a_build_server_gets_a_test_for_each_gate() {
+        let mut found = found();
+        let p99: Gate = "ttft_p99 > +5%".parse().unwrap();
+        found.gates.push(p99.hold(&found));
+        insta::assert_snapshot!(crate::report::gates_junit(&found));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod conclusions;
 mod csv;
 mod dashboard;
 mod export;
+mod gates;
 mod html;
 mod leads;
 mod loads;
@@ -25,27 +26,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::measure::result::RunResult;
+use crate::profile::Format;
 
 pub use calibration::{calibration, tried};
 pub use compare::{comparison, comparison_markdown, conditions};
 pub use dashboard::{Dashboard, Overview, leave};
-pub use export::{Export, export};
+pub use export::export;
+pub use gates::gates_junit;
 pub use progress::{Live, Phase, Progress, ServerNow, Show, StepProgress, Task};
-
-/// How a run is shown on stdout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Tables for people.
-    Table,
-    /// `run.json`.
-    Json,
-    /// A row per step, columns named as in `run.json`.
-    Csv,
-    /// A table for a pull request or a README.
-    Markdown,
-    /// The page of `report.html`.
-    Html,
-}
 
 /// Shows a run. `width` is the number of columns that the table may take ([`terminal_width`]); `dir`, where its files
 /// are.

@@ -32,19 +32,16 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
     if servers().any(|server| !server.gpu.is_empty()) {
         columns.extend([
             Column::number(["GPU", "%"], Both, Neither, |s| {
-                let busy = cards(s, |gpu| gpu.utilisation_pct);
-                (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64)
+                s.server.as_ref()?.gpu_utilisation_pct()
             }),
             Column::number(["GPU mem", "MiB"], Both, Low, |s| {
-                sum(s, |gpu| gpu.memory_peak_bytes.map(|bytes| bytes as f64 / MIB))
+                let of = |gpu: &GpuResult| gpu.memory_peak_bytes.map(|bytes| bytes as f64 / MIB);
+                s.server.as_ref()?.gpu_sum(of)
             }),
-            Column::number(["GPU", "W"], Both, Neither, |s| sum(s, |gpu| gpu.power_w)),
-            Column::number(["GPU", "J/tok"], Both, Low, |s| {
-                let tokens = s.output_tps * s.window_s;
-                sum(s, |gpu| gpu.energy_j)
-                    .filter(|_| tokens > 0.0)
-                    .map(|joules| joules / tokens)
+            Column::number(["GPU", "W"], Both, Neither, |s| {
+                s.server.as_ref()?.gpu_sum(|gpu| gpu.power_w)
             }),
+            Column::number(["GPU", "J/tok"], Both, Low, StepResult::joules_per_token),
         ]);
     }
     columns
@@ -53,16 +50,6 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
 fn count(step: &StepResult, of: fn(&ServerResult) -> Option<u64>) -> String {
     let count = step.server.as_ref().and_then(of);
     count.map_or_else(|| "-".to_owned(), |count| count.to_string())
-}
-
-/// What is known of the cards that the server computed on.
-fn cards(step: &StepResult, of: fn(&GpuResult) -> Option<f64>) -> Vec<f64> {
-    let cards = step.server.iter().flat_map(ServerResult::its_gpus);
-    cards.filter_map(of).collect()
-}
-
-fn sum(step: &StepResult, of: fn(&GpuResult) -> Option<f64>) -> Option<f64> {
-    cards(step, of).into_iter().reduce(|sum, value| sum + value)
 }
 
 /// How long the engines took to load, in a line; nothing where none was started.

@@ -7,7 +7,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
 use super::columns::significant;
-use crate::measure::result::{RunResult, SequenceLength, StepResult};
+use crate::measure::result::{GpuResult, RunResult, SequenceLength, StepResult};
 use crate::stats::{Spread, line};
 
 /// A spread between runs above this share of the mean is said.
@@ -21,11 +21,17 @@ pub(super) fn applies(run: &RunResult) -> bool {
     !run.steps.is_empty() && run.steps.iter().all(|step| step.facts.users == 1)
 }
 
+/// Whether the table says all of a run: each pair of lengths ran several times.
+pub(super) fn sums_up(run: &RunResult) -> bool {
+    applies(run) && runs(run).values().all(|steps| steps.len() > 1)
+}
+
 /// The table, and below it what a token of the prompt costs.
-pub(super) fn text(run: &RunResult) -> String {
+pub(super) fn text(run: &RunResult, markdown: bool) -> String {
     let runs = runs(run);
+    let cards = runs.values().any(|steps| gpu_mb(steps).is_some());
     let mut table = Builder::default();
-    table.push_record([
+    let mut head = vec![
         "engine",
         "ISL/OSL",
         "runs",
@@ -34,11 +40,13 @@ pub(super) fn text(run: &RunResult) -> String {
         "decode tok/s",
         "decode CV %",
         "peak RSS MB",
-    ]);
+    ];
+    head.extend(cards.then_some("GPU mem MB"));
+    table.push_record(head);
     for ((engine, isl, osl), steps) in &runs {
         let decode = spread(steps, decode_tps);
         let cv = decode.and_then(|spread| spread.cv());
-        table.push_record([
+        let mut row = vec![
             (*engine).to_owned(),
             format!("{}/{}", isl.mean, osl.mean),
             steps.len().to_string(),
@@ -47,15 +55,20 @@ pub(super) fn text(run: &RunResult) -> String {
             median_and_sd(decode),
             cv.map_or_else(|| "-".into(), |cv| significant(100.0 * cv)),
             rss_mb(steps).map_or_else(|| "-".into(), significant),
-        ]);
+        ];
+        row.extend(cards.then(|| gpu_mb(steps).map_or_else(|| "-".into(), significant)));
+        table.push_record(row);
     }
     let mut table = table.build();
-    table
-        .with(Style::psql())
-        .modify(Columns::new(1..), Alignment::right());
+    match markdown {
+        true => table.with(Style::markdown()),
+        false => table.with(Style::psql()),
+    };
+    table.modify(Columns::new(1..), Alignment::right());
+    let gap = if markdown { "\n" } else { "" };
     format!(
-        "One user: median ± standard deviation over runs\n{table}\n{}",
-        findings(&runs)
+        "One user: median ± standard deviation over runs\n{gap}{table}\n{gap}{}",
+        findings(&runs, if markdown { "- " } else { "! " })
     )
 }
 
@@ -70,17 +83,25 @@ fn runs(run: &RunResult) -> Runs<'_> {
     runs
 }
 
-fn findings(runs: &Runs<'_>) -> String {
+fn findings(runs: &Runs<'_>, warning: &str) -> String {
     let mut text = String::new();
     for ((engine, isl, osl), steps) in runs {
-        let cv = spread(steps, decode_tps).and_then(|spread| spread.cv());
-        if let Some(cv) = cv.filter(|cv| *cv > STEADY) {
+        let figures = [
+            ("TTFT", spread(steps, |step| step.ttft_ms.p50)),
+            ("decoding", spread(steps, decode_tps)),
+        ];
+        let varied: Vec<String> = figures
+            .into_iter()
+            .filter_map(|(name, spread)| Some((name, spread?.cv().filter(|cv| *cv > STEADY)?)))
+            .map(|(name, cv)| format!("{name} by {} %", significant(100.0 * cv)))
+            .collect();
+        if !varied.is_empty() {
             text += &format!(
-                "! {engine}, {}/{}: decoding varied by {} % from run to run, more than 5 %: a quiet machine and more \
-                 runs (--repeat) make it a figure\n",
+                "{warning}{engine}, {}/{}: varied from run to run by more than 5 %: {}; a quiet machine and more runs \
+                 (--repeat) make it a figure\n",
                 isl.mean,
                 osl.mean,
-                significant(100.0 * cv)
+                varied.join(", ")
             );
         }
     }
@@ -137,6 +158,13 @@ fn decode_tps(step: &StepResult) -> Option<f64> {
     step.tpot_ms.p50.filter(|ms| *ms > 0.0).map(|ms| 1e3 / ms)
 }
 
+/// The most memory of the cards of any run.
+fn gpu_mb(steps: &[&StepResult]) -> Option<f64> {
+    let of = |gpu: &GpuResult| gpu.memory_peak_bytes.map(|bytes| bytes as f64 / 1e6);
+    let peaks = steps.iter().filter_map(|step| step.server.as_ref()?.gpu_sum(of));
+    peaks.reduce(f64::max)
+}
+
 fn rss_mb(steps: &[&StepResult]) -> Option<f64> {
     let peaks = steps.iter().filter_map(|step| step.server.as_ref());
     peaks
@@ -178,8 +206,12 @@ mod tests {
 
     #[test]
     fn the_table_and_what_it_says() {
-        assert!(applies(&run()));
-        insta::assert_snapshot!(text(&run()));
+        assert!(applies(&run()) && sums_up(&run()));
+        insta::assert_snapshot!(text(&run(), false));
+        insta::assert_snapshot!("the_table_in_markdown", text(&run(), true));
+        let mut once = run();
+        once.steps.retain(|step| step.facts.repeat == 0);
+        assert!(applies(&once) && !sums_up(&once));
     }
 
     #[test]

@@ -16,22 +16,23 @@ use crate::measure::result::{RunResult, StepResult};
 /// The tables, what must be known about them, and where the files are.
 pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String {
     let mut out = words::heading(run);
+    // A row for each of many runs hides the few that were asked for.
+    let summed_up = single::sums_up(run);
     if !run.steps.is_empty() {
         out.push('\n');
-        out.push_str(&tables(&run.steps, width));
-        if single::applies(run) {
-            out.push('\n');
-            out.push_str(&single::text(run));
+        if !summed_up {
+            out.push_str(&tables(&run.steps, width));
+            if run.steps.len() > 1 {
+                out.push_str("* best of its column, at the same load where engines are compared\n");
+            }
         }
-        let compared = run.steps.len() > 1;
-        out.push_str(if compared {
-            "* best of its column, at the same load where engines are compared\n"
-        } else {
-            ""
-        });
+        if single::applies(run) {
+            out.push_str(if summed_up { "" } else { "\n" });
+            out.push_str(&single::text(run, false));
+        }
     }
     out.push_str(&what_servers_cost(run, width));
-    if let Some(table) = across::repeats(run, false) {
+    if let Some(table) = across::repeats(run, false).filter(|_| !summed_up) {
         out.push('\n');
         out.push_str(&table);
     }
@@ -52,7 +53,10 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
 
 /// What the servers cost: its own table, and how long they took to load.
 fn what_servers_cost(run: &RunResult, width: usize) -> String {
-    let columns = servers::columns(&run.steps);
+    let columns = match single::sums_up(run) {
+        true => Vec::new(),
+        false => servers::columns(&run.steps),
+    };
     let mut out = String::new();
     if !columns.is_empty() {
         let wide = table(&run.steps, &columns, 1);
@@ -77,13 +81,19 @@ pub(super) fn markdown(run: &RunResult) -> String {
         let lines: String = listed(run);
         return format!("{answers}\n{lines}");
     }
-    let mut out = markdown_table(&run.steps, &columns(&run.steps));
-    let cost = servers::columns(&run.steps);
-    if !cost.is_empty() {
-        out += &format!("\n{}", markdown_table(&run.steps, &cost));
-    }
-    if let Some(repeats) = across::repeats(run, true) {
-        out += &format!("\n{repeats}\n");
+    let mut out = match single::applies(run) {
+        true => format!("{}\n", single::text(run, true)),
+        false => String::new(),
+    };
+    if !single::sums_up(run) {
+        out += &markdown_table(&run.steps, &columns(&run.steps));
+        let cost = servers::columns(&run.steps);
+        if !cost.is_empty() {
+            out += &format!("\n{}", markdown_table(&run.steps, &cost));
+        }
+        if let Some(repeats) = across::repeats(run, true) {
+            out += &format!("\n{repeats}\n");
+        }
     }
     let lines = listed(run);
     let before = |text: &str| if text.is_empty() { "" } else { "\n" };

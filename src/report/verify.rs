@@ -7,6 +7,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
 use super::columns::significant;
+use super::words::users;
 use crate::measure::result::{
     Agreement, Cause, Difference, EngineAnswers, Gap, RunResult, StepResult, Verification,
 };
@@ -170,7 +171,7 @@ fn loaded(step: &StepResult) -> Vec<String> {
     let Some(found) = &step.verified else {
         return Vec::new();
     };
-    let name = format!("{}, {} users", step.facts.engine, step.facts.users);
+    let name = format!("{}, {}", step.facts.engine, users(step.facts.users));
     let mut lines = Vec::new();
     if found.near_ties > 0 {
         let ties = found

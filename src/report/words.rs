@@ -5,9 +5,11 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::loads::Loads;
 use super::verdict::verdict;
-use super::{across, calibration, verify};
-use crate::measure::result::{EngineResult, RunResult, Status};
+use super::{across, calibration, single, verify};
+use crate::measure::cells;
+use crate::measure::result::{EngineResult, RunResult, Status, StepResult, Verdict};
 
 /// The name of a unit variant as it stands in `run.json`.
 pub(super) fn snake(variant: impl Serialize) -> String {
@@ -49,15 +51,7 @@ pub(super) fn ended(run: &RunResult) -> Option<&'static str> {
 
 /// Everything that a reader must know besides the numbers: verdicts, failed engines, notes.
 pub(super) fn findings(run: &RunResult) -> Vec<String> {
-    let mut lines = Vec::new();
-    for step in &run.steps {
-        let name = format!("{}, {} users", step.facts.engine, step.facts.users);
-        lines.extend(
-            step.verdicts
-                .iter()
-                .map(|v| format!("! {name}: {}", verdict(*v, step))),
-        );
-    }
+    let mut lines = verdicts(run);
     for engine in &run.engines {
         let Some(failure) = &engine.failure else { continue };
         let exit = failure
@@ -82,6 +76,45 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     }
     lines.extend(run.notes.iter().map(|note| format!("- {note}")));
     lines
+}
+
+/// The verdicts on all steps. Repeats that share one are told once, with the figures of the first of them.
+fn verdicts(run: &RunResult) -> Vec<String> {
+    let loads = Loads::of(run);
+    let labels = loads.labels();
+    // Where runs are summed up by their medians, there is no percentile to doubt.
+    let told = |verdict: &Verdict| !(single::sums_up(run) && *verdict == Verdict::FewSamples);
+    let mut lines = Vec::new();
+    for cell in cells(&run.steps) {
+        let mut found: Vec<(Verdict, Vec<&StepResult>)> = Vec::new();
+        for step in &cell {
+            for verdict in step.verdicts.iter().filter(|verdict| told(verdict)) {
+                match found.iter_mut().find(|(known, _)| known == verdict) {
+                    Some((_, steps)) => steps.push(step),
+                    None => found.push((*verdict, vec![step])),
+                }
+            }
+        }
+        for (which, steps) in found {
+            let repeats = match cell.len() {
+                1 => String::new(),
+                n => format!(", {} of {n} repeats", steps.len()),
+            };
+            let step = steps[0];
+            lines.push(format!(
+                "! {}, {}{repeats}: {}",
+                step.facts.engine,
+                labels[loads.load(step)].label,
+                verdict(which, step)
+            ));
+        }
+    }
+    lines
+}
+
+/// So many users.
+pub(super) fn users(n: u32) -> String {
+    format!("{n} user{}", if n == 1 { "" } else { "s" })
 }
 
 /// An engine that was given a conversion of the model: its weights are not those of the others.

@@ -70,7 +70,7 @@ pub fn calibrate(bench: &Bench<'_>, store: &mut Store, when: When) -> Result<(),
 fn load(profile: &Profile, cpus: Option<Cpus>) -> Load {
     let most = |values: &mut dyn Iterator<Item = u32>| values.max().unwrap_or(1);
     let users = most(&mut profile.users.iter().copied()).clamp(1, MOST_USERS);
-    let isl = most(&mut profile.requests.isl.iter().map(|length| length.mean)).clamp(1, MOST_ISL);
+    let isl = most(&mut profile.requests.shapes.iter().map(|shape| shape.isl.mean)).clamp(1, MOST_ISL);
     Load {
         users,
         rate: (MOST_EVENTS / f64::from(users)).min(MOST_RATE).round(),

@@ -13,8 +13,8 @@ use crate::engine::{
 use crate::measure::Store;
 use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
 use crate::model::Model;
-use crate::profile::{self, Cpus, Profile, Turn, Verify};
-use crate::report::{self, Progress};
+use crate::profile::{Cpus, Profile, Turn, Verify};
+use crate::report::Progress;
 use crate::telemetry::{self, affinity};
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
@@ -101,31 +101,6 @@ pub fn describe(recipe: &Recipe) -> EngineResult {
         kind: recipe.kind.to_string(),
         ..EngineResult::default()
     }
-}
-
-/// What the profile calls a format, as the report knows it.
-pub fn format(format: profile::Format) -> report::Format {
-    match format {
-        profile::Format::Table => report::Format::Table,
-        profile::Format::Json => report::Format::Json,
-        profile::Format::Csv => report::Format::Csv,
-        profile::Format::Markdown => report::Format::Markdown,
-        profile::Format::Html => report::Format::Html,
-    }
-}
-
-/// What the profile calls a form of other tools, as the report knows it.
-pub fn exports(forms: &[profile::Export]) -> Vec<report::Export> {
-    let form = |form: &profile::Export| match form {
-        profile::Export::Aiperf => report::Export::Aiperf,
-        profile::Export::Vllm => report::Export::Vllm,
-        profile::Export::Guidellm => report::Export::Guidellm,
-        profile::Export::Csv => report::Export::Csv,
-        profile::Export::Markdown => report::Export::Markdown,
-        profile::Export::Junit => report::Export::Junit,
-        profile::Export::Openmetrics => report::Export::Openmetrics,
-    };
-    forms.iter().map(form).collect()
 }
 
 /// How the server is to be started: room for the largest step, the same for every engine.

@@ -4,7 +4,7 @@ use anyhow::anyhow;
 
 use super::Usage;
 use crate::measure::result::{RunResult, StepResult};
-use crate::measure::{Metric, cells};
+use crate::measure::{Metric, cells, load_of};
 use crate::profile::{Planned, Profile, Turn};
 use crate::stats::Spread;
 
@@ -73,11 +73,10 @@ pub fn notes(profile: &Profile, run: &RunResult) -> Vec<String> {
             format!("known within {} %", percent(known))
         });
         (!reached).then(|| {
-            let facts = &cell[0].facts;
             format!(
-                "{}, {} users: after {} repeats {} is {known}, not {} %; measure longer, or raise --max-repeats",
-                facts.engine,
-                facts.users,
+                "{}, {}: after {} repeats {} is {known}, not {} %; measure longer, or raise --max-repeats",
+                cell[0].facts.engine,
+                load_of(cell[0]),
                 cell.len(),
                 until.metric,
                 percent(until.within)

@@ -1,6 +1,7 @@
 //! What several steps say together: repeats of one, and one engine over many loads.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,17 @@ pub struct Load {
     pub isl: SequenceLength,
     /// Output sequence length asked for.
     pub osl: SequenceLength,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.users == 1 { "" } else { "s" };
+        write!(f, "{} user{plural}", self.users)?;
+        if let Some(rate) = self.rate {
+            write!(f, ", {rate} requests/s")?;
+        }
+        write!(f, ", ISL {}, OSL {}", self.isl.mean, self.osl.mean)
+    }
 }
 
 /// The repeats of one engine under one load.

@@ -226,6 +226,29 @@ impl ServerResult {
             false => its,
         }
     }
+
+    /// What is known of its cards, added up; absent where nothing is.
+    pub fn gpu_sum(&self, of: fn(&GpuResult) -> Option<f64>) -> Option<f64> {
+        self.its_gpus()
+            .into_iter()
+            .filter_map(of)
+            .reduce(|sum, value| sum + value)
+    }
+
+    /// Mean utilisation of its cards in percent.
+    pub fn gpu_utilisation_pct(&self) -> Option<f64> {
+        let told = self.gpu_sum(|gpu| gpu.utilisation_pct.and(Some(1.0)))?;
+        Some(self.gpu_sum(|gpu| gpu.utilisation_pct)? / told)
+    }
+}
+
+impl StepResult {
+    /// Energy of the server's cards over the output tokens of the window, in joules.
+    pub fn joules_per_token(&self) -> Option<f64> {
+        let tokens = self.output_tps * self.window_s;
+        let joules = self.server.as_ref()?.gpu_sum(|gpu| gpu.energy_j)?;
+        (tokens > 0.0).then_some(joules / tokens)
+    }
 }
 
 /// One graphics card during the window. What its driver did not tell is absent.

@@ -5,6 +5,7 @@ use crate::compare::{Row, Side, compare};
 use crate::measure::Metric;
 use crate::measure::result::{Load, RunResult, StepResult};
 use crate::report::columns::significant;
+use crate::report::words::users;
 
 /// What an interactive user is taken to accept where the run names no objectives: TTFT p99 and median TPOT, in ms. The
 /// first is Nielsen's limit for an uninterrupted flow of thought (J. Nielsen, Usability Engineering, 1993, 5.5), the second
@@ -39,8 +40,7 @@ fn batch(run: &RunResult, known: &[&str], load: &Load) -> Option<String> {
     let [(best, most), (next, less), ..] = ranked[..] else {
         return None;
     };
-    let users = load.users;
-    let figures = format!("{} tok/s at {users} users", significant(most));
+    let figures = format!("{} tok/s at {}", significant(most), users(load.users));
     Some(match row(run, next, best, load, "output_tps") {
         Some(row) if row.real => format!(
             "Batch work: {best}, {figures}, {} times {next}'s {}, which is more than chance",
@@ -102,9 +102,12 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
         significant(limits.tpot_ms)
     );
     let fewest = sound(run).map(|step| step.facts.users).min()?;
+    // A run of one user does not tell how many are served.
+    sound(run).find(|step| step.facts.users > 1)?;
     let Some((_, most)) = ranked.first() else {
         return Some(format!(
-            "Interactive use: none holds {limits}, not even with {fewest} users"
+            "Interactive use: none holds {limits}, not even with {}",
+            users(fewest)
         ));
     };
     let best: Vec<&str> = ranked
@@ -126,8 +129,9 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
     };
     let verb = if best.len() == 1 { "holds" } else { "hold" };
     Some(format!(
-        "Interactive use: {} {verb} {limits} up to {most} users{rest}",
-        best.join(" and ")
+        "Interactive use: {} {verb} {limits} up to {}{rest}",
+        best.join(" and "),
+        users(*most)
     ))
 }
 
@@ -165,9 +169,9 @@ fn memory(run: &RunResult, known: &[&str], load: &Load) -> Option<String> {
     };
     let mb = |bytes: u64| significant(bytes as f64 / 1e6);
     Some(format!(
-        "Little memory: {best}, {} MB at {} users; {last} takes most, {} MB",
+        "Little memory: {best}, {} MB at {}; {last} takes most, {} MB",
         mb(least),
-        load.users,
+        users(load.users),
         mb(most)
     ))
 }

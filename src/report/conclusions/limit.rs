@@ -3,6 +3,7 @@
 use super::engines;
 use crate::measure::result::{EngineResult, RunResult, StepResult, Verdict};
 use crate::report::columns::significant;
+use crate::report::words::users;
 
 /// A server that uses this share of its threads, or of a GPU, is limited by them.
 const BUSY: f64 = 0.9;
@@ -34,10 +35,10 @@ pub(super) fn limits(run: &RunResult) -> Vec<String> {
 }
 
 fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
-    let (name, users) = (&step.facts.engine, step.facts.users);
+    let (name, users) = (&step.facts.engine, users(step.facts.users));
     if step.verdicts.contains(&Verdict::Queued) {
         return Some(format!(
-            "{name} at {users} users was limited by its slots: requests waited in its queue (--parallel gives it more)"
+            "{name} at {users} was limited by its slots: requests waited in its queue (--parallel gives it more)"
         ));
     }
     let server = step.server.as_ref()?;
@@ -50,7 +51,7 @@ fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
         });
     if let Some(pct) = gpu.filter(|pct| *pct >= 100.0 * BUSY) {
         return Some(format!(
-            "{name} at {users} users was limited by its GPU, which was busy {pct:.0} % of the window"
+            "{name} at {users} was limited by its GPU, which was busy {pct:.0} % of the window"
         ));
     }
     let threads = engine?
@@ -61,12 +62,12 @@ fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
     let cores = server.cpu_s? / step.window_s.max(f64::MIN_POSITIVE);
     Some(match cores >= BUSY * threads {
         true => format!(
-            "{name} at {users} users was limited by its processors: it kept {} of {} threads busy",
+            "{name} at {users} was limited by its processors: it kept {} of {} threads busy",
             significant(cores),
             significant(threads)
         ),
         false => format!(
-            "{name} at {users} users kept {} of {} threads busy: what held it back is not to be seen from outside",
+            "{name} at {users} kept {} of {} threads busy: what held it back is not to be seen from outside",
             significant(cores),
             significant(threads)
         ),

@@ -12,27 +12,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Format, render};
+use super::render;
 use crate::measure::result::{RunResult, StepResult};
-
-/// A form that other tools read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Export {
-    /// The JSON of aiperf, a file for each step.
-    Aiperf,
-    /// The JSON of vLLM's `vllm bench serve`, a file for each step.
-    Vllm,
-    /// The JSON of guidellm, a file for each engine.
-    Guidellm,
-    /// A row for each step.
-    Csv,
-    /// A table in Markdown.
-    Markdown,
-    /// JUnit XML.
-    Junit,
-    /// OpenMetrics text.
-    Openmetrics,
-}
+use crate::profile::{Export, Format};
 
 /// Writes the run in these forms into `export/` of its folder, and names what was written.
 ///
