@@ -29,7 +29,7 @@ pub(super) fn chart(loads: &Loads<'_>, requests: &BTreeMap<u16, StepRequests>) -
     let (Some(shortest), Some(longest)) = (lengths().min(), lengths().max()) else {
         return Err("no request that succeeded has a known prompt length".to_owned());
     };
-    if f64::from(longest) < SPREAD * f64::from(shortest) {
+    if !varied(loads, requests) {
         return Err(match shortest == longest {
             true => format!("all prompts had {shortest} tokens"),
             false => format!("all prompts had {shortest} to {longest} tokens"),
@@ -46,6 +46,20 @@ pub(super) fn chart(loads: &Loads<'_>, requests: &BTreeMap<u16, StepRequests>) -
         x: Axis::new("prompt tokens", "", Scale::Linear),
         y: Axis::new("TTFT", "ms", Scale::Linear),
         panels: panels(loads, requests),
+    })
+}
+
+/// Whether an engine met prompts of different lengths: engines that count the same prompt differently say nothing.
+fn varied(loads: &Loads<'_>, requests: &BTreeMap<u16, StepRequests>) -> bool {
+    (0..loads.engines.len()).any(|engine| {
+        let steps = loads.run.steps.iter().filter(|step| loads.engine(step) == engine);
+        let pairs = steps
+            .filter_map(|step| requests.get(&step.facts.step))
+            .flat_map(|step| &step.pairs);
+        let (shortest, longest) = pairs.fold((u32::MAX, 0), |(low, high), pair| {
+            (low.min(pair.0), high.max(pair.0))
+        });
+        longest > 0 && f64::from(longest) >= SPREAD * f64::from(shortest)
     })
 }
 
@@ -107,6 +121,18 @@ mod tests {
         let one = chart(&loads, &of(vec![(64, 1.0), (66, 2.0)])).unwrap_err();
         assert_eq!(one, "all prompts had 64 to 66 tokens");
         assert!(chart(&loads, &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn engines_that_count_one_prompt_differently_are_not_lengths() {
+        let run = finished_run();
+        let loads = Loads::of(&run);
+        let step = |tokens| of(vec![(tokens, 1.0)]).remove(&0).unwrap();
+        let engines: Vec<usize> = run.steps.iter().map(|step| loads.engine(step)).collect();
+        let other = engines.iter().position(|engine| *engine != engines[0]).unwrap();
+        let numbers = [run.steps[0].facts.step, run.steps[other].facts.step];
+        let requests = BTreeMap::from([(numbers[0], step(17)), (numbers[1], step(38))]);
+        assert!(chart(&loads, &requests).is_err());
     }
 
     #[test]
