@@ -31,6 +31,7 @@ macro_rules! shipped {
 
 const SHIPPED: &[Shipped] = &[
     shipped!("candle"),
+    shipped!("burn"),
     shipped!("mistralrs"),
     shipped!("llamacpp", "serve.py"),
     shipped!("pytorch": "transformers", "engine.toml", "serve.py", "convert.py"),

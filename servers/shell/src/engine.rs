@@ -1,5 +1,7 @@
 //! What an inference engine must be able to do to be served: run one step over rows of tokens.
 
+use anyhow::{bail, ensure};
+
 /// What an engine says of itself once its model is loaded.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct EngineInfo {
@@ -64,4 +66,43 @@ pub trait Engine: Send + 'static {
 
     /// Forgets the sequence in `slot`; its KV memory is free again for another.
     fn free(&mut self, slot: usize);
+}
+
+/// Checks, before a step computes anything, that each entry of its batch has tokens of the vocabulary and continues
+/// the sequence in its slot, which no other entry does. `len` says how many tokens a slot holds, if there is such a
+/// slot; `context` is the most it may.
+///
+/// # Errors
+/// If one does not; the message names the slot.
+pub fn check_batch(
+    batch: &[Rows<'_>],
+    context: usize,
+    vocabulary: usize,
+    len: impl Fn(usize) -> Option<usize>,
+) -> anyhow::Result<()> {
+    let mut slots: Vec<usize> = batch.iter().map(|rows| rows.slot).collect();
+    slots.sort_unstable();
+    ensure!(
+        slots.is_sorted_by(|a, b| a < b),
+        "a slot is in the batch twice: {slots:?}"
+    );
+    for rows in batch {
+        let Some(len) = len(rows.slot) else {
+            bail!("there is no slot {}", rows.slot);
+        };
+        let (slot, position, tokens) = (rows.slot, rows.position, rows.tokens.len());
+        ensure!(tokens > 0, "slot {slot} has no tokens to compute");
+        ensure!(
+            position <= len,
+            "slot {slot} holds {len} tokens; its next cannot be at {position}"
+        );
+        ensure!(
+            position + tokens <= context,
+            "slot {slot} would outgrow its context of {context} tokens"
+        );
+        if let Some(token) = rows.tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            bail!("token {token} of slot {slot} is not in the vocabulary of {vocabulary}");
+        }
+    }
+    Ok(())
 }

@@ -25,7 +25,7 @@ mod text;
 mod worker;
 
 pub use args::ServeArgs;
-pub use engine::{Engine, EngineInfo, Rows};
+pub use engine::{Engine, EngineInfo, Rows, check_batch};
 pub use generate::{Event, Finish, Generation, Generator, Input, Request};
 pub use memory::free as free_memory;
 pub use metrics::{Counted, Metrics, Outcome};

@@ -11,6 +11,7 @@ use reader::Reader;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
+use std::ops::Range;
 use std::path::Path;
 
 pub use value::Value;
@@ -19,9 +20,20 @@ pub use value::Value;
 #[derive(Debug)]
 pub struct Gguf {
     metadata: HashMap<String, Value>,
-    tensors: u64,
+    table: HashMap<String, Tensor>,
     expected_bytes: u64,
     weights: Weights,
+}
+
+/// An entry of the tensor table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its type, by its number in the format.
+    pub kind: u32,
+    /// Its dimensions; the first is the one whose elements lie side by side.
+    pub dimensions: Vec<u64>,
+    /// Where in the file its data are; `None` where the type is not known.
+    pub bytes: Option<Range<u64>>,
 }
 
 /// The elements of all tensors, and the bytes that they take; no bytes where a tensor's type is not known.
@@ -79,7 +91,12 @@ impl Gguf {
 
     /// Number of tensors in the file.
     pub fn tensors(&self) -> u64 {
-        self.tensors
+        self.table.len() as u64
+    }
+
+    /// The tensors and their names.
+    pub fn table(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.table.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// Bits of the file for each weight: the tensors' bytes over their elements, times 8; `None` without tensors, or

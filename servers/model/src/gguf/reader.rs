@@ -1,6 +1,6 @@
 //! The bytes of a GGUF file, from its start to the end of the tensor table.
 
-use super::{Gguf, Value, Weights};
+use super::{Gguf, Tensor, Value, Weights};
 use crate::ModelError;
 use std::collections::HashMap;
 use std::io::Read;
@@ -90,20 +90,25 @@ impl<'a, R: Read> Reader<'a, R> {
         if alignment == 0 {
             return Err(self.damaged("general.alignment is 0"));
         }
-        let (data_bytes, weights) = self.tensor_table(tensors)?;
+        let (data_bytes, weights, mut table) = self.tensor_table(tensors)?;
+        let data = self
+            .position
+            .checked_next_multiple_of(alignment)
+            .ok_or_else(|| self.damaged("general.alignment is impossible"))?;
         let expected_bytes = match data_bytes {
             0 => self.position,
-            _ => self
-                .position
-                .next_multiple_of(alignment)
-                .saturating_add(data_bytes),
+            _ => data.saturating_add(data_bytes),
         };
         if expected_bytes > self.size {
             return Err(self.cut_short(expected_bytes));
         }
+        // The table counts from where the data begin. Nothing overflows: the file is at least that long.
+        for bytes in table.values_mut().filter_map(|tensor| tensor.bytes.as_mut()) {
+            *bytes = data + bytes.start..data + bytes.end;
+        }
         Ok(Gguf {
             metadata,
-            tensors,
+            table,
             expected_bytes,
             weights,
         })
@@ -124,20 +129,23 @@ impl<'a, R: Read> Reader<'a, R> {
         })
     }
 
-    /// Reads the tensor table and returns the bytes of tensor data that it implies, and what is in them.
-    fn tensor_table(&mut self, tensors: u64) -> Result<(u64, Weights), ModelError> {
+    /// Reads the tensor table and returns the bytes of tensor data that it implies, what is in them, and itself.
+    fn tensor_table(&mut self, tensors: u64) -> Result<(u64, Weights, HashMap<String, Tensor>), ModelError> {
         let mut data_bytes = 0;
+        let mut table = HashMap::new();
         let mut weights = Weights {
             elements: 0,
             bytes: Some(0),
         };
         for _ in 0..tensors {
             let name = self.text()?;
-            let dimensions = self.u32()?;
-            let mut elements = 1u64;
-            for _ in 0..dimensions {
-                elements = elements.saturating_mul(self.u64()?);
+            let mut dimensions = Vec::new();
+            for _ in 0..self.u32()? {
+                dimensions.push(self.u64()?);
             }
+            let elements = dimensions
+                .iter()
+                .fold(1u64, |n, &length| n.saturating_mul(length));
             let kind = self.u32()?;
             let offset = self.u64()?;
             let known =
@@ -152,8 +160,16 @@ impl<'a, R: Read> Reader<'a, R> {
                 return Err(self.damaged(format!("tensor `{name}` has an impossible size")));
             };
             data_bytes = data_bytes.max(end);
+            let tensor = Tensor {
+                kind,
+                dimensions,
+                bytes: known.map(|_| offset..end),
+            };
+            if table.insert(name.clone(), tensor).is_some() {
+                return Err(self.damaged(format!("there are two tensors `{name}`")));
+            }
         }
-        Ok((data_bytes, weights))
+        Ok((data_bytes, weights, table))
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, ModelError> {
@@ -306,6 +322,13 @@ mod tests {
         assert_eq!(gguf.unsigned("llama.context_length"), Some(8192));
         assert_eq!(gguf.array("tokenizer.ggml.tokens").map(<[Value]>::len), Some(2));
         assert_eq!((gguf.tensors(), gguf.expected_bytes()), (1, bytes.len() as u64));
+        let end = bytes.len() as u64;
+        let tensor = Tensor {
+            kind: 8,
+            dimensions: vec![32, 2],
+            bytes: Some(end - 68..end),
+        };
+        assert_eq!(gguf.table().collect::<Vec<_>>(), [("w", &tensor)]);
         // Q8_0: 32 weights of a byte and one scale of two bytes.
         assert_eq!(gguf.bits_per_weight(), Some(8.5));
     }
