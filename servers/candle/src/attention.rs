@@ -1,9 +1,10 @@
 //! Attention of a sequence's new rows over its own keys and values, one KV head at a time.
 
-use crate::config::Pairs;
 use crate::kv::{BLOCK, Head};
 use crate::math;
 use crate::widen::Widen;
+use loadtest_weights::config::Pairs;
+use loadtest_weights::rope::Rope;
 use pulp::{Simd, WithSimd};
 
 /// Memory that one thread's attention uses again and again.
@@ -63,7 +64,7 @@ pub struct Attend<'a, R> {
     /// How heads are turned.
     pub pairs: Pairs,
     /// By which angles.
-    pub rope: &'a math::Rope,
+    pub rope: &'a Rope,
     /// Gemma's norms.
     pub norms: Option<HeadNorms<'a>>,
     /// Factor on queries.

@@ -5,10 +5,11 @@ use crate::forward_cpu::CpuForward;
 use crate::forward_tensor::TensorForward;
 use crate::linear::Kernel;
 use crate::linear::tensor::Form;
-use crate::source::Source;
 use anyhow::{Context, bail, ensure};
 use candle_core::{DType, Device, DeviceLocation};
 use loadtest_shell::{Engine, EngineInfo, Rows, ServeArgs};
+use loadtest_weights::source::Source;
+use loadtest_weights::tensor::Kind;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -106,7 +107,7 @@ impl Candle {
     /// If the model can't be read, or the device or form can't be had.
     pub fn load(path: &Path, name: &str, options: Options) -> anyhow::Result<Self> {
         let Options { device, threads, .. } = &options;
-        let (mut source, cpu) = (Source::open(path)?, device.is_cpu());
+        let (source, cpu) = (Source::open(path)?, device.is_cpu());
         let kernel = Kernel::available()[0];
         let weights = match options.weights {
             WeightsForm::Auto if options.dtype.is_some() || !source.is_gguf() => WeightsForm::Dense,
@@ -124,23 +125,27 @@ impl Candle {
         );
         let dense = options.dtype.unwrap_or(match cpu {
             true => DType::F32,
-            false => source.dtype().unwrap_or(DType::F16),
+            false => match source.dtype() {
+                Some(Kind::F32) => DType::F32,
+                Some(Kind::BF16) => DType::BF16,
+                _ => DType::F16,
+            },
         });
         let (forward, form): (Box<dyn Forward>, _) = match weights {
             WeightsForm::Affine8 => (
-                Box::new(CpuForward::load(&mut source, kernel, *threads)?),
+                Box::new(CpuForward::load(&source, kernel, *threads)?),
                 format!("affine8 ({})", kernel.name()),
             ),
             WeightsForm::Dense => (
-                Box::new(TensorForward::load(&mut source, Form::Dense(dense), device)?),
+                Box::new(TensorForward::load(&source, Form::Dense(dense), device)?),
                 dense.as_str().into(),
             ),
             WeightsForm::Q8 => (
-                Box::new(TensorForward::load(&mut source, Form::Q8, device)?),
+                Box::new(TensorForward::load(&source, Form::Q8, device)?),
                 "q8_0".into(),
             ),
             _ => (
-                Box::new(TensorForward::load(&mut source, Form::Quantized, device)?),
+                Box::new(TensorForward::load(&source, Form::Quantized, device)?),
                 "quantized".into(),
             ),
         };

@@ -1,21 +1,23 @@
 //! The forward pass on the CPU: integer products over all rows of a step, plain loops for the rest, no tensor and no
 //! allocation on the way.
 
+use crate::Forward;
 use crate::attention::{Attend, HeadNorms, Row, Scratch};
-use crate::config::{Activation, Config};
 use crate::kv::{KvMemory, Layout};
 use crate::linear::Kernel;
 use crate::linear::activations::{Activations, RowMut};
 use crate::linear::affine8::{Affine8, Into};
-use crate::math::{self, Rope};
+use crate::linear::tensor::quantised;
+use crate::math;
 use crate::pool::{Disjoint, Pool};
-use crate::source::{Raw, Source};
-use crate::weights::{Build, Layer, Weights};
-use crate::{Batch, Forward};
 use anyhow::Context;
 use candle_core::Device;
-use candle_core::quantized::{GgmlDType, QTensor};
-use loadtest_shell::Rows;
+use loadtest_shell::{Rows, check_batch};
+use loadtest_weights::config::{Activation, Config};
+use loadtest_weights::rope::Rope;
+use loadtest_weights::source::Source;
+use loadtest_weights::tensor::Raw;
+use loadtest_weights::weights::{Build, Layer, Weights};
 use pulp::Arch;
 
 /// A model on the CPU, its weights packed for integer products.
@@ -61,15 +63,8 @@ struct Packing<'a>(&'a mut Pool);
 impl Build for Packing<'_> {
     type Matrix = Affine8;
 
-    fn device(&self) -> Device {
-        Device::Cpu
-    }
-
-    fn matrix(&mut self, parts: Vec<Raw>, bias: Option<Vec<f32>>) -> anyhow::Result<Affine8> {
-        let parts = parts.into_iter().map(|raw| match raw {
-            Raw::Quantized(tensor) => Ok(tensor),
-            Raw::Dense(tensor) => QTensor::quantize(&tensor, GgmlDType::Q8_0),
-        });
+    fn matrix(&mut self, parts: &[Raw<'_>], bias: Option<Vec<f32>>) -> anyhow::Result<Affine8> {
+        let parts = parts.iter().map(|raw| quantised(raw, &Device::Cpu));
         let matrix = Affine8::pack(&parts.collect::<Result<Vec<_>, _>>()?, self.0)?;
         Ok(match bias {
             Some(bias) => matrix.with_bias(bias),
@@ -83,7 +78,7 @@ impl CpuForward {
     ///
     /// # Errors
     /// If a tensor is missing or has no packed form, or no threads can be started.
-    pub fn load(source: &mut Source, kernel: Kernel, threads: usize) -> anyhow::Result<Self> {
+    pub fn load(source: &Source, kernel: Kernel, threads: usize) -> anyhow::Result<Self> {
         let mut pool = Pool::new(threads).context("cannot start the compute threads")?;
         let weights = Weights::load(source, &mut Packing(&mut pool))?;
         let config = source.config().clone();
@@ -221,7 +216,9 @@ impl Forward for CpuForward {
 
     fn step(&mut self, batch: &[Rows<'_>], logits: &mut Vec<f32>) -> anyhow::Result<()> {
         logits.clear();
-        Batch(batch).check(self.context, self.weights.vocabulary, |slot| self.kv.len(slot))?;
+        check_batch(batch, self.context, self.weights.vocabulary, |slot| {
+            self.kv.len(slot)
+        })?;
         for rows in batch {
             self.kv.resize(rows.slot, rows.position + rows.tokens.len());
         }

@@ -1,13 +1,13 @@
 //! The forward pass in candle's tensors: on any device, with weights in any form.
 
-use crate::config::{Activation, Config, Pairs};
+use crate::Forward;
 use crate::linear::tensor::{Form, Linear, Linears};
-use crate::math::Rope;
-use crate::source::Source;
-use crate::weights::{Layer, Weights};
-use crate::{Batch, Forward};
 use candle_core::{D, DType, Device, Result, Tensor};
-use loadtest_shell::Rows;
+use loadtest_shell::{Rows, check_batch};
+use loadtest_weights::config::{Activation, Config, Pairs};
+use loadtest_weights::rope::Rope;
+use loadtest_weights::source::Source;
+use loadtest_weights::weights::{Layer, Weights};
 
 /// A model on a device, in candle's tensors.
 pub struct TensorForward {
@@ -43,7 +43,7 @@ impl TensorForward {
     ///
     /// # Errors
     /// If a tensor is missing or the device has no such memory.
-    pub fn load(source: &mut Source, form: Form, device: &Device) -> anyhow::Result<Self> {
+    pub fn load(source: &Source, form: Form, device: &Device) -> anyhow::Result<Self> {
         let weights = Weights::load(
             source,
             &mut Linears {
@@ -211,7 +211,7 @@ impl Forward for TensorForward {
 
     fn step(&mut self, batch: &[Rows<'_>], logits: &mut Vec<f32>) -> anyhow::Result<()> {
         logits.clear();
-        Batch(batch).check(self.context, self.weights.vocabulary, |slot| {
+        check_batch(batch, self.context, self.weights.vocabulary, |slot| {
             Some(self.slots.get(slot)?.len)
         })?;
         for rows in batch {

@@ -1,7 +1,7 @@
 //! The candle engine: Llama-family and Gemma 3 models, every active sequence in one forward pass.
 //!
 //! ```text
-//! source (GGUF, safetensors) -> config, weights -> forward_cpu | forward_tensor -> engine
+//! loadtest-weights (GGUF, safetensors) -> linear -> forward_cpu | forward_tensor -> engine
 //! ```
 //!
 //! The linear layers take all rows of a step at once; attention goes over each sequence's own memory.
@@ -9,7 +9,6 @@
 //! weights in other forms.
 
 pub mod attention;
-pub mod config;
 pub mod engine;
 pub mod forward_cpu;
 pub mod forward_tensor;
@@ -17,11 +16,8 @@ pub mod kv;
 pub mod linear;
 pub mod math;
 pub mod pool;
-pub mod source;
-pub mod weights;
 mod widen;
 
-use anyhow::ensure;
 use loadtest_shell::Rows;
 
 /// A loaded model that computes steps. The methods are those of [`loadtest_shell::Engine`].
@@ -49,43 +45,4 @@ pub trait Forward: Send {
 
     /// Forgets a sequence.
     fn free(&mut self, slot: usize);
-}
-
-/// The rows of a step, to be checked before anything is computed.
-struct Batch<'a>(&'a [Rows<'a>]);
-
-impl Batch<'_> {
-    /// That each entry has tokens of the vocabulary and continues the sequence in its slot, which no other entry does.
-    fn check(
-        &self,
-        context: usize,
-        vocabulary: usize,
-        len: impl Fn(usize) -> Option<usize>,
-    ) -> anyhow::Result<()> {
-        let mut slots: Vec<usize> = self.0.iter().map(|rows| rows.slot).collect();
-        slots.sort_unstable();
-        ensure!(
-            slots.is_sorted_by(|a, b| a < b),
-            "a slot is in the batch twice: {slots:?}"
-        );
-        for rows in self.0 {
-            let Some(len) = len(rows.slot) else {
-                anyhow::bail!("there is no slot {}", rows.slot);
-            };
-            let (slot, position, tokens) = (rows.slot, rows.position, rows.tokens.len());
-            ensure!(tokens > 0, "slot {slot} has no tokens to compute");
-            ensure!(
-                position <= len,
-                "slot {slot} holds {len} tokens; its next cannot be at {position}"
-            );
-            ensure!(
-                position + tokens <= context,
-                "slot {slot} would outgrow its context of {context} tokens"
-            );
-            if let Some(token) = rows.tokens.iter().find(|&&token| token as usize >= vocabulary) {
-                anyhow::bail!("token {token} of slot {slot} is not in the vocabulary of {vocabulary}");
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,8 +1,8 @@
 //! The loops around the products. All are plain Rust over slices; [`pulp`] compiles them once for each instruction
 //! set and picks one at run time, which is why they are inlined into the callers that dispatch.
 
-use crate::config::{Activation, Pairs};
 use crate::linear::activations::RowMut;
+use loadtest_weights::config::{Activation, Pairs};
 
 /// Added to a number below 2^22, it leaves the nearest integer in the low bits: rounding that vectorises everywhere.
 pub const ROUNDER: f32 = 12_582_912.0;
@@ -95,42 +95,6 @@ fn gelu(x: f32) -> f32 {
     x * (1.0 - 1.0 / (exp(2.0 * inner) + 1.0))
 }
 
-/// Cosines and sines of the rotary embedding ([RoPE](https://arxiv.org/abs/2104.09864)) for each position.
-#[derive(Default)]
-pub struct Rope {
-    pairs: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-}
-
-impl Rope {
-    /// The table for `context` positions.
-    pub fn new(frequencies: &[f32], context: usize) -> Self {
-        let angles = (0..context)
-            .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f64::from(*f)));
-        let (cos, sin) = angles
-            .map(|angle| (angle.cos() as f32, angle.sin() as f32))
-            .unzip();
-        Self {
-            pairs: frequencies.len(),
-            cos,
-            sin,
-        }
-    }
-
-    /// Cosines and sines of one position.
-    #[inline(always)]
-    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
-        let range = position * self.pairs..(position + 1) * self.pairs;
-        (&self.cos[range.clone()], &self.sin[range])
-    }
-
-    /// The whole table, cosines and sines, a row a position.
-    pub fn table(&self) -> (&[f32], &[f32]) {
-        (&self.cos, &self.sin)
-    }
-}
-
 /// Turns one head by the angles of its position.
 #[inline(always)]
 pub fn rotate(head: &mut [f32], (cos, sin): (&[f32], &[f32]), pairs: Pairs) {
@@ -153,6 +117,7 @@ pub fn rotate(head: &mut [f32], (cos, sin): (&[f32], &[f32]), pairs: Pairs) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loadtest_weights::rope::Rope;
     use proptest::prelude::*;
 
     proptest! {

@@ -35,16 +35,16 @@ pub struct Exact {
 /// SmolLM2-135M in Q4_1.
 pub fn smollm2() -> (Fixture, Exact) {
     read(
-        include_str!("../../candle/tests/data/smollm2-135m-instruct.json"),
-        include_str!("../../candle/tests/data/smollm2-135m-instruct-f32.json"),
+        include_str!("../data/smollm2-135m-instruct.json"),
+        include_str!("../data/smollm2-135m-instruct-f32.json"),
     )
 }
 
 /// Gemma 3 270M in Q4_K_M.
 pub fn gemma3() -> (Fixture, Exact) {
     read(
-        include_str!("../../candle/tests/data/gemma-3-270m.json"),
-        include_str!("../../candle/tests/data/gemma-3-270m-f32.json"),
+        include_str!("../data/gemma-3-270m.json"),
+        include_str!("../data/gemma-3-270m-f32.json"),
     )
 }
 

@@ -1,4 +1,4 @@
-//! A model's architecture and its weights, out of GGUF or safetensors, for any engine.
+//! What the embedded engines share: a model's architecture and its weights, out of GGUF or safetensors.
 //!
 //! ```text
 //! source (GGUF, safetensors) -> config, tensors -> weights, in the form that an engine builds

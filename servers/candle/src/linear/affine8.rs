@@ -14,10 +14,12 @@
 //! [`Activations`]. The integer sums are exact, so all kernels agree to the last bit.
 
 use super::activations::{Activations, BLOCK};
-use super::unpack::{self, Format, Row};
+use super::tensor::kind;
 use super::{Kernel, scalar};
 use crate::pool::{Disjoint, Pool};
 use candle_core::quantized::{GgmlDType, QTensor};
+use loadtest_weights::blocks::{self, Format, Row};
+use loadtest_weights::tensor::Kind;
 
 /// Columns of a panel.
 pub const PANEL: usize = 32;
@@ -110,16 +112,13 @@ impl Affine8 {
                     "a matrix with {inputs} inputs cannot be packed: not a multiple of {BLOCK}"
                 );
             }
-            let part = match unpack::format(tensor.dtype()) {
-                Some(format) => pack_part(tensor, format, pool)?,
+            let part = match packed_kind(tensor) {
+                Some((kind, format)) => pack_part(tensor, kind, format, pool)?,
                 None => {
                     let dense = tensor.dequantize(&tensor.device())?;
                     let tensor = QTensor::quantize(&dense, GgmlDType::Q8_0)?;
-                    pack_part(
-                        &tensor,
-                        unpack::format(GgmlDType::Q8_0).expect("Q8_0 has a format"),
-                        pool,
-                    )?
+                    let (kind, format) = packed_kind(&tensor).expect("Q8_0 has a format");
+                    pack_part(&tensor, kind, format, pool)?
                 }
             };
             matrix.inputs = inputs;
@@ -263,7 +262,13 @@ impl Part {
     }
 }
 
-fn pack_part(tensor: &QTensor, format: Format, pool: &mut Pool) -> candle_core::Result<Part> {
+/// The kind and format of a tensor's blocks, if they can be packed as they are.
+fn packed_kind(tensor: &QTensor) -> Option<(Kind, Format)> {
+    let kind = kind(tensor.dtype())?;
+    Some((kind, blocks::format(kind)?))
+}
+
+fn pack_part(tensor: &QTensor, kind: Kind, format: Format, pool: &mut Pool) -> candle_core::Result<Part> {
     let (columns, inputs) = tensor.shape().dims2()?;
     let dtype = tensor.dtype();
     let data = tensor.data()?;
@@ -276,7 +281,7 @@ fn pack_part(tensor: &QTensor, format: Format, pool: &mut Pool) -> candle_core::
         let lines = unsafe { shared.part(panel * panel_lines, panel_lines) };
         let mut row = Row::default();
         for column in panel * PANEL..((panel + 1) * PANEL).min(columns) {
-            unpack::unpack(dtype, &data[column * row_bytes..][..row_bytes], &mut row);
+            blocks::unpack(kind, &data[column * row_bytes..][..row_bytes], &mut row);
             pack_column(&row, format, column % PANEL, lines);
         }
     });

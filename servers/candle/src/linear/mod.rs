@@ -11,7 +11,6 @@ mod avx2;
 mod avx512;
 mod scalar;
 pub mod tensor;
-pub mod unpack;
 
 /// The instructions that integer products use.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,11 @@
 //! Linear layers by candle's own products: dense, or on ggml's blocks.
 
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{DType, Device, Module, Result, Tensor};
 
-use crate::source::Raw;
-use crate::weights::Build;
+use loadtest_weights::tensor::{Kind, Raw};
+use loadtest_weights::weights::Build;
 
 /// How the weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +92,7 @@ pub struct Linears {
 impl Build for Linears {
     type Matrix = Linear;
 
-    fn device(&self) -> Device {
-        self.device.clone()
-    }
-
-    fn matrix(&mut self, parts: Vec<Raw>, bias: Option<Vec<f32>>) -> anyhow::Result<Linear> {
+    fn matrix(&mut self, parts: &[Raw<'_>], bias: Option<Vec<f32>>) -> anyhow::Result<Linear> {
         let mut linear = Linear {
             parts: Vec::new(),
             bias: None,
@@ -109,16 +106,95 @@ impl Build for Linears {
 }
 
 impl Linears {
-    fn part(&self, raw: Raw) -> Result<Part> {
-        let dense = |raw: &Raw| match raw {
-            Raw::Quantized(tensor) => tensor.dequantize(&self.device),
-            Raw::Dense(tensor) => Ok(tensor.clone()),
-        };
-        let quantized = match (self.form, raw) {
-            (Form::Dense(dtype), raw) => return Ok(Part::Dense(dense(&raw)?.to_dtype(dtype)?)),
-            (Form::Quantized, Raw::Quantized(tensor)) => tensor,
-            (_, raw) => QTensor::quantize(&dense(&raw)?.to_dtype(DType::F32)?, GgmlDType::Q8_0)?,
+    fn part(&self, raw: &Raw<'_>) -> Result<Part> {
+        let quantized = match self.form {
+            Form::Dense(dtype) => return Ok(Part::Dense(dense(raw, &self.device)?.to_dtype(dtype)?)),
+            Form::Quantized => quantised(raw, &self.device)?,
+            Form::Q8 => QTensor::quantize(&dense(raw, &self.device)?.to_dtype(DType::F32)?, GgmlDType::Q8_0)?,
         };
         Ok(Part::Quantized(QMatMul::from_qtensor(quantized)?))
+    }
+}
+
+/// What candle calls each kind of block or, in GGUF, of number.
+const TYPES: [(Kind, GgmlDType); 13] = [
+    (Kind::F32, GgmlDType::F32),
+    (Kind::F16, GgmlDType::F16),
+    (Kind::BF16, GgmlDType::BF16),
+    (Kind::Q4_0, GgmlDType::Q4_0),
+    (Kind::Q4_1, GgmlDType::Q4_1),
+    (Kind::Q5_0, GgmlDType::Q5_0),
+    (Kind::Q5_1, GgmlDType::Q5_1),
+    (Kind::Q8_0, GgmlDType::Q8_0),
+    (Kind::Q2_K, GgmlDType::Q2K),
+    (Kind::Q3_K, GgmlDType::Q3K),
+    (Kind::Q4_K, GgmlDType::Q4K),
+    (Kind::Q5_K, GgmlDType::Q5K),
+    (Kind::Q6_K, GgmlDType::Q6K),
+];
+
+/// What a type of candle's is called in files.
+pub fn kind(dtype: GgmlDType) -> Option<Kind> {
+    Some(TYPES.iter().find(|(_, of_candle)| *of_candle == dtype)?.0)
+}
+
+/// The tensor in ggml's blocks: those of a GGUF file as they are, a safetensors file's numbers as Q8_0.
+///
+/// # Errors
+/// If it has no such form.
+pub fn quantised(raw: &Raw<'_>, device: &Device) -> Result<QTensor> {
+    if !raw.is_gguf {
+        return QTensor::quantize(&dense(raw, device)?.to_dtype(DType::F32)?, GgmlDType::Q8_0);
+    }
+    let (_, dtype) = TYPES
+        .into_iter()
+        .find(|(kind, _)| *kind == raw.kind)
+        .expect("the table has every kind");
+    // candle takes the bytes for blocks where they are; a file may have them at any address, memory of its own is aligned.
+    qtensor_from_ggml(dtype, &raw.bytes.to_vec(), raw.shape.to_vec(), device)
+}
+
+/// The tensor's numbers; those of a safetensors file in its type.
+fn dense(raw: &Raw<'_>, device: &Device) -> Result<Tensor> {
+    let dtype = match raw.kind {
+        _ if raw.is_gguf => return quantised(raw, device)?.dequantize(device),
+        Kind::F16 => DType::F16,
+        Kind::BF16 => DType::BF16,
+        _ => DType::F32,
+    };
+    Tensor::from_raw_buffer(raw.bytes, dtype, raw.shape, device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_as_candle_dequantises_it() {
+        let source = Tensor::randn(0f32, 1.0, (3, 512), &Device::Cpu).unwrap();
+        for (kind, dtype) in TYPES {
+            if matches!(kind, Kind::Q2_K | Kind::Q3_K) {
+                continue; // left to candle
+            }
+            let quantised = QTensor::quantize(&source, dtype).unwrap();
+            let expected = quantised.dequantize(&Device::Cpu).unwrap();
+            let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+            let raw = Raw {
+                kind,
+                shape: &[3, 512],
+                bytes: &quantised.data().unwrap(),
+                is_gguf: true,
+            };
+            let numbers = raw.to_f32().unwrap();
+            assert_eq!(numbers.len(), expected.len());
+            for (i, (ours, theirs)) in numbers.iter().zip(&expected).enumerate() {
+                assert!((ours - theirs).abs() <= 1e-5, "{kind:?} {i}: {ours} {theirs}");
+            }
+            let again = super::quantised(&raw, &Device::Cpu).unwrap();
+            assert_eq!(
+                (again.dtype(), again.data().unwrap()),
+                (dtype, quantised.data().unwrap())
+            );
+        }
     }
 }
