@@ -1,4 +1,4 @@
-//! mistral.rs: against a stand-in in the form its source gives, and for real where it is built.
+//! mistral.rs: against a stand-in that replays its stream, and for real where it is built.
 #![cfg(target_os = "linux")]
 
 mod support;

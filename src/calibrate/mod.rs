@@ -188,6 +188,7 @@ fn step(
         warmup: Warmup {
             duration: load.ramp(),
             requests_per_user: 0,
+            most: load.ramp(),
         },
         extent: Extent {
             duration: Some(load.duration),

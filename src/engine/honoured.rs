@@ -50,7 +50,7 @@ pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Ve
     for name in ["max_tokens", "max_completion_tokens"] {
         let verdict = match name == asker.bound() {
             true => bounded(first, TOKENS),
-            false => bounded(&asker.ask(&[(name, json!(3))]).await?, 3),
+            false => bounded(&other_bound(asker, name).await?, 3),
         };
         note(name, verdict);
     }
@@ -64,6 +64,15 @@ pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Ve
     note("stop", stop(asker, first).await?);
     note("ignore_eos", ignore_eos(asker).await?);
     Ok(found)
+}
+
+/// A bound by another field; alone, if the server takes the two for one that is given twice.
+async fn other_bound(asker: &Asker<'_>, name: &str) -> Result<Findings, EngineError> {
+    let both = asker.ask(&[(name, json!(3))]).await?;
+    match both.refused() {
+        true => asker.ask(&[(asker.bound(), Value::Null), (name, json!(3))]).await,
+        false => Ok(both),
+    }
 }
 
 /// Output tokens: as the server counts them, else its events with text.
@@ -139,14 +148,16 @@ async fn seed(asker: &Asker<'_>) -> Result<Verdict, EngineError> {
     })
 }
 
-/// A greedy answer ends before a word that it had.
+/// A greedy answer ends before a word that it had, or with it: some send the word before they see that it is one.
 async fn stop(asker: &Asker<'_>, first: &Findings) -> Result<Verdict, EngineError> {
     let Some(word) = first.text.split_whitespace().nth(2) else {
         return Ok(Verdict::Unknown);
     };
     let found = asker.ask(&[("stop", json!([word]))]).await?;
-    Ok(match found.text.contains(word) {
+    let went_on = |(_, rest): (&str, &str)| !rest.is_empty();
+    Ok(match found.text.split_once(word).is_some_and(went_on) {
         _ if found.refused() => Verdict::Refused(found.status),
+        _ if first.text.ends_with(word) => Verdict::Unknown,
         true => Verdict::Ignored,
         false => Verdict::Honoured,
     })

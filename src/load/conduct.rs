@@ -302,6 +302,7 @@ fn finish(
     };
     record.clock_steps = seen.clock_steps;
     record.streaming_peak = seen.streaming_peak;
+    record.cold_users = control.cold_users();
     record.goose_requests = goose_requests;
     record.seconds = timeline.finish(&arrivals, now);
     Ok(record)

@@ -122,6 +122,8 @@ pub(super) struct Control {
     started: AtomicU32,
     all_started_ns: AtomicU64,
     warm: AtomicU32,
+    /// Users that were not warm when the window opened.
+    cold: AtomicU32,
     /// The window of the step.
     pub window: Arc<OpenWindow>,
     admitted: AtomicU64,
@@ -142,6 +144,7 @@ impl Control {
             started: 0.into(),
             all_started_ns: UNKNOWN.into(),
             warm: 0.into(),
+            cold: 0.into(),
             window: Arc::default(),
             admitted: 0.into(),
             last_admitted_ns: 0.into(),
@@ -173,6 +176,11 @@ impl Control {
     /// Whether all users have started, and when.
     pub fn all_started_ns(&self) -> Option<u64> {
         Some(self.all_started_ns.load(SeqCst)).filter(|&at| at != UNKNOWN)
+    }
+
+    /// Users that had not ended the requests of their warm-up when the window opened.
+    pub fn cold_users(&self) -> u32 {
+        self.cold.load(SeqCst)
     }
 
     /// The window as far as it is known; instants that are not lie ahead.
@@ -210,9 +218,12 @@ impl Control {
         }
         let window = self.window();
         if window.start_ns == UNKNOWN && self.is_warm(now_ns) {
-            let length = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(UNKNOWN);
+            if self.warmup.requests_per_user > 0 {
+                let warm = self.warm.load(SeqCst);
+                self.cold.store(self.users.saturating_sub(warm), SeqCst);
+            }
             self.window
-                .open(now_ns + NOTICE_NS, self.extent.duration.map(length));
+                .open(now_ns + NOTICE_NS, self.extent.duration.map(nanoseconds));
         }
         let sent_all = self
             .extent
@@ -228,12 +239,14 @@ impl Control {
     }
 
     fn is_warm(&self, now_ns: u64) -> bool {
-        let length = u64::try_from(self.warmup.duration.as_nanos()).unwrap_or(UNKNOWN);
-        let waited = self
-            .all_started_ns()
-            .is_some_and(|started| now_ns >= started.saturating_add(length));
+        let waited = |length: Duration| {
+            self.all_started_ns()
+                .is_some_and(|started| now_ns >= started.saturating_add(nanoseconds(length)))
+        };
         let asked = self.warmup.requests_per_user == 0 || self.warm.load(SeqCst) >= self.users;
-        waited && asked && self.gate.as_ref().is_none_or(|gate| gate.open.load(SeqCst))
+        waited(self.warmup.duration)
+            && (asked || waited(self.warmup.most))
+            && self.gate.as_ref().is_none_or(|gate| gate.open.load(SeqCst))
     }
 
     /// Fixes the end of the window. One that never opened is empty.
@@ -247,6 +260,10 @@ impl Control {
     }
 }
 
+fn nanoseconds(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(UNKNOWN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +274,7 @@ mod tests {
         let warmup = Warmup {
             duration: Duration::from_secs(warm_s),
             requests_per_user: each,
+            most: Duration::from_secs(60),
         };
         let extent = Extent {
             duration: duration.map(Duration::from_secs),
@@ -306,6 +324,20 @@ mod tests {
         );
         assert!(control.admit(start + 10 * SECOND - 1) && !control.admit(start + 10 * SECOND));
         assert!(!control.advance(start + 9 * SECOND, &stop) && control.advance(start + 10 * SECOND, &stop));
+    }
+
+    #[test]
+    fn a_slow_server_holds_the_window_shut_for_so_long_and_no_longer() {
+        let control = control(2, 5, 1, Some(10), None);
+        let stop = Stop::default();
+        control.user_started(SECOND);
+        control.user_started(2 * SECOND);
+        control.request_ended(1);
+        control.advance(61 * SECOND, &stop);
+        assert_eq!((control.window().start_ns, control.cold_users()), (UNKNOWN, 0));
+        control.advance(62 * SECOND, &stop);
+        assert_eq!(control.window().start_ns, 62 * SECOND + NOTICE_NS);
+        assert_eq!(control.cold_users(), 1);
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub struct StepRecord {
     pub clock_steps: u32,
     /// Most streams past their first token at one look inside the window; there is a look every 10 ms.
     pub streaming_peak: u32,
+    /// Users that had not ended the requests of their warm-up when the window opened.
+    pub cold_users: u32,
     /// The seconds of the step, in order.
     pub seconds: Vec<Second>,
     /// Requests of the whole step that were sent a second time, because the server had closed their kept-alive
@@ -155,6 +157,7 @@ impl StepRecord {
             contention: Contention::default(),
             clock_steps: 0,
             streaming_peak: 0,
+            cold_users: 0,
             seconds: Vec::new(),
             resent: 0,
             goose_requests: (0, 0),

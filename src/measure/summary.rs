@@ -81,6 +81,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
         scaling: None,
         verified: context.verified,
         cost: None,
+        cold_users: record.cold_users,
         resent: record.resent,
         goose: Some(GooseCount {
             ok: record.goose_requests.0,

@@ -68,6 +68,7 @@ pub(super) fn verdicts(step: &StepResult) -> Vec<Verdict> {
         Verdict::FewSamples,
         measured && step.ttft_ms.few_samples.iter().any(|p| p == "p99"),
     );
+    say(Verdict::ColdUsers, step.cold_users > 0);
     say(Verdict::Resent, step.resent > 0);
     let all = step.requests_all;
     say(

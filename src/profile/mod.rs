@@ -43,7 +43,7 @@ pub use stable::Stable;
 pub use users::Users;
 pub use verify::Verify;
 
-/// How users warm up before the window opens. Both bounds must be met.
+/// How users warm up before the window opens: `duration` and `requests_per_user` must both be met, unless `most` is over.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Warmup {
     /// At least this long after the last user started.
@@ -51,6 +51,9 @@ pub struct Warmup {
     pub duration: Duration,
     /// At least so many requests ended, per user.
     pub requests_per_user: u32,
+    /// Requests are waited for at most this long after the last user started: a slow server must not hold up the run.
+    #[serde(rename = "most_s", serialize_with = "duration::seconds")]
+    pub most: Duration,
 }
 
 /// How long to wait for a server, stage by stage.

@@ -191,7 +191,11 @@ impl Profile {
             bounds.push(format!("{} per user", count(u64::from(warmup.requests_per_user))));
         }
         if !bounds.is_empty() {
-            parts.push(format!("warm-up {}", bounds.join(" and ")));
+            let most = match warmup.requests_per_user > 0 && warmup.most > warmup.duration {
+                true => format!(", at most {}", duration::show(warmup.most)),
+                false => String::new(),
+            };
+            parts.push(format!("warm-up {}{most}", bounds.join(" and ")));
         }
         parts.push(format!("measured {}", extent(&self.extent)));
         parts.push(format!("drain up to {}", duration::show(self.drain)));

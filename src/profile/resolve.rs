@@ -17,6 +17,9 @@ const TEMPLATE_TOKENS: u32 = 64;
 const TEMPERATURE: f64 = 0.8;
 const TOP_P: f64 = 0.95;
 
+/// The warm-up of a window that is counted in requests waits for slow servers no longer.
+const LONGEST_WARMUP: Duration = Duration::from_secs(300);
+
 /// Repeats that `--until-stable` makes at least, and at most unless told otherwise.
 const FEWEST_REPEATS: u32 = 3;
 const MOST_REPEATS: u32 = 10;
@@ -95,6 +98,17 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         return Err(conflict("server", "context", message));
     }
     let most_users = users.iter().copied().max().unwrap_or(1);
+    let extent = match extent {
+        Extent {
+            duration: None,
+            requests: None,
+        } => Extent {
+            duration: Some(Duration::from_secs(60)),
+            requests: None,
+        },
+        given => given,
+    };
+    let warmup = measure.warmup.unwrap_or(Duration::ZERO);
     Ok(Profile {
         name: name.into(),
         description,
@@ -102,24 +116,16 @@ pub(super) fn resolve(name: &str, settings: Settings) -> Result<Profile, Conflic
         url,
         model,
         users,
-        extent: match extent {
-            Extent {
-                duration: None,
-                requests: None,
-            } => Extent {
-                duration: Some(Duration::from_secs(60)),
-                requests: None,
-            },
-            given => given,
-        },
+        extent,
         ramp: load.ramp.unwrap_or_default(),
         drain: load.drain.unwrap_or(Duration::from_secs(30)),
         client_cpus: load.client_cpus,
         backoff: load.backoff.unwrap_or(Duration::from_millis(500)),
         requests,
         warmup: Warmup {
-            duration: measure.warmup.unwrap_or(Duration::ZERO),
+            duration: warmup,
             requests_per_user: measure.warmup_requests.unwrap_or(1),
+            most: warmup.max(extent.duration.unwrap_or(LONGEST_WARMUP)),
         },
         repeat,
         stable,

@@ -48,6 +48,11 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
             "TTFT p99 rests on {} requests; 662 are needed: measure longer",
             s.ttft_ms.n
         ),
+        Verdict::ColdUsers => format!(
+            "{} of {} users had not ended a first request when the window opened: the warm-up waits no longer than the \
+             window is to last; try a longer --duration",
+            s.cold_users, s.facts.users
+        ),
         Verdict::Resent => format!(
             "{} requests were sent a second time: the server closes connections that it said it keeps open",
             s.resent

@@ -1,4 +1,4 @@
-"""A scripted stand-in for `loadtest-mistralrs`: loads for a moment, answers in the form its source gives."""
+"""A scripted stand-in for `loadtest-mistralrs`: loads for a moment, answers with the stream that the real one gave."""
 
 import argparse
 import http.server

@@ -117,6 +117,9 @@ pub struct StepResult {
     /// What it costs, when the user named a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// Users that had not ended the requests of their warm-up when the window opened.
+    #[serde(default)]
+    pub cold_users: u32,
     /// Requests of the whole step that were sent a second time, on a new connection: the server had closed the
     /// kept-alive one before a byte of an answer.
     #[serde(default)]

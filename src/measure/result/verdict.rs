@@ -40,6 +40,8 @@ pub enum Verdict {
     TokensAreEvents,
     /// TTFT's p99 rests on too few requests.
     FewSamples,
+    /// Some users had not ended the requests of their warm-up when the window opened: the server was too slow for it.
+    ColdUsers,
     /// Some requests were sent a second time: the server had closed the connection it kept open.
     Resent,
     /// goose counted other numbers of requests than the client.
