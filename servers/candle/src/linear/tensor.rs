@@ -151,7 +151,8 @@ pub fn quantised(raw: &Raw<'_>, device: &Device) -> Result<QTensor> {
         .find(|(kind, _)| *kind == raw.kind)
         .expect("the table has every kind");
     // candle takes the bytes for blocks where they are; a file may have them at any address, memory of its own is aligned.
-    qtensor_from_ggml(dtype, &raw.bytes.to_vec(), raw.shape.to_vec(), device)
+    let aligned = raw.bytes.to_vec();
+    qtensor_from_ggml(dtype, &aligned, raw.shape.to_vec(), device)
 }
 
 /// The tensor's numbers; those of a safetensors file in its type.
