@@ -114,8 +114,8 @@ fn difference(prompt: u32, a: &Answer, b: &Answer, near_tie: f64, count: Count<'
             let pairs = a.tokens.iter().zip(&b.tokens);
             pairs.take_while(|(a, b)| a.token.token == b.token.token).count()
         }
-        (false, true) => pieces_within(a, shared),
-        (true, false) => pieces_within(b, shared),
+        (false, true) => parting(a, text_b, shared),
+        (true, false) => parting(b, text_a, shared),
         (true, true) => count(&text_a[..shared]),
     };
     let (from_a, from_b) = (
@@ -167,6 +167,25 @@ fn pieces_within(answer: &Answer, shared: usize) -> usize {
         end
     });
     ends.take_while(|end| *end <= shared).count()
+}
+
+/// The token of `told` at which an answer whose tokens are not known parts from it; they share their first `shared` bytes.
+///
+/// That may be one before the texts part: " l" and " la" begin alike.
+fn parting(told: &Answer, untold: &str, shared: usize) -> usize {
+    let mut start = 0;
+    let longer = told.tokens.iter().position(|entry| {
+        let rest = untold.get(start..).unwrap_or_default();
+        let taken = |likely: &Likely| {
+            likely.token.starts_with(&entry.token.token)
+                && start + likely.token.len() > shared
+                && rest.starts_with(&likely.token)
+        };
+        let found = start + bytes(&entry.token) <= shared && entry.top_logprobs.iter().any(taken);
+        start += bytes(&entry.token);
+        found
+    });
+    longer.unwrap_or_else(|| pieces_within(told, shared))
 }
 
 /// What is left of `text` from its token number `token` on, by its own pieces, else by the other's.
@@ -314,6 +333,24 @@ mod tests {
             (1, " was", Cause::NearTie)
         );
         assert_eq!(found.other_gap, None);
+    }
+
+    #[test]
+    fn a_longer_token_parts_before_the_texts_do() {
+        let a = told(&[("The", &[("There", 0.05)]), (" answer", &[(" end", 3.0)])]);
+        let found = of(&a, &untold("There are")).unwrap();
+        assert_eq!(
+            (found.token, found.other.as_str(), found.cause),
+            (0, "There", Cause::NearTie)
+        );
+        // A longer token that both texts have is no parting.
+        let a = told(&[
+            ("Mon", &[("Monday", 0.1)]),
+            ("day", &[]),
+            (" is", &[(" was", 2.0)]),
+        ]);
+        let found = of(&a, &untold("Monday was")).unwrap();
+        assert_eq!((found.token, found.cause), (2, Cause::Apart));
     }
 
     #[test]
