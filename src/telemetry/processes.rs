@@ -63,7 +63,8 @@ impl Root {
                 process.utime + process.stime + u64::try_from(process.cutime + process.cstime).unwrap_or(0);
             let rss = process.rss * procfs::page_size();
             usage.rss_bytes += rss;
-            usage.rss_peak_bytes += peak(process.pid).unwrap_or(rss);
+            // The kernel reads the two from different counters, of which that of `rss` is rounded.
+            usage.rss_peak_bytes += peak(process.pid).unwrap_or(rss).max(rss);
             usage.threads += u64::try_from(process.num_threads).unwrap_or(0);
             usage.minor_faults += process.minflt + process.cminflt;
             usage.major_faults += process.majflt + process.cmajflt;
@@ -143,18 +144,19 @@ mod tests {
         BufReader::new(shell.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        // The first child may still be on its way from `sh` to `sleep`.
+        // A child may still be on its way from `sh` to `sleep`, or be loading what it needs.
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         let (found, sleeps) = loop {
             let found = below(shell.id().cast_signed());
             let sleeps = found.iter().filter(|stat| stat.comm == "sleep").count();
-            if sleeps == 2 || std::time::Instant::now() > deadline {
+            let settled = sleeps == 2 && found.iter().all(|stat| stat.state == 'S');
+            if settled || std::time::Instant::now() > deadline {
                 break (found, sleeps);
             }
             thread::yield_now();
         };
-        let tree = Root::Tree(shell.id()).usage(7).unwrap();
         let alone = Root::Below(shell.id()).usage(7).unwrap();
+        let tree = Root::Tree(shell.id()).usage(7).unwrap();
         for stat in found {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(stat.pid), nix::sys::signal::SIGKILL);
         }
