@@ -331,9 +331,13 @@ mod tests {
     /// What is on its way: on a busy machine the kernel may still have it in hand.
     #[cfg(target_os = "linux")]
     fn received(client: &mut StampedTcp, buf: &mut [u8], bite: Bite) -> Got {
+        let given_up = std::time::Instant::now() + Duration::from_secs(60);
         loop {
             match client.receive(buf, bite) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    assert!(std::time::Instant::now() < given_up, "an event got lost");
+                    std::thread::yield_now();
+                }
                 got => return got.expect("a connection"),
             }
         }

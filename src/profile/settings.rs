@@ -241,7 +241,7 @@ pub struct MeasureSettings {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     #[serde(deserialize_with = "duration::read")]
     pub warmup: Option<Duration>,
-    /// Requests of every user before measuring
+    /// Requests of every user before measuring, waited for no longer than the measuring is to last
     #[arg(long, value_name = "N")]
     pub warmup_requests: Option<u32>,
     /// Run every step N times

@@ -49,8 +49,8 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
             s.ttft_ms.n
         ),
         Verdict::ColdUsers => format!(
-            "{} of {} users had not ended a first request when the window opened: the warm-up waits no longer than the \
-             window is to last; try a longer --duration",
+            "{} of {} users had not ended the requests of their warm-up when the window opened, for which nobody waits longer \
+             than the window is to last; try a longer --duration",
             s.cold_users, s.facts.users
         ),
         Verdict::Resent => format!(

@@ -1,5 +1,6 @@
 //! What stands above and below the tables, in plain words.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -51,7 +52,13 @@ pub(super) fn ended(run: &RunResult) -> Option<&'static str> {
 
 /// Everything that a reader must know besides the numbers: verdicts, failed engines, notes.
 pub(super) fn findings(run: &RunResult) -> Vec<String> {
-    let mut lines = verdicts(run);
+    let of_steps = verdicts(run).into_iter().map(|found| format!("! {found}"));
+    of_steps.chain(of_run(run)).collect()
+}
+
+/// Of these, all but the verdicts on steps.
+pub(super) fn of_run(run: &RunResult) -> Vec<String> {
+    let mut lines = Vec::new();
     for engine in &run.engines {
         let Some(failure) = &engine.failure else { continue };
         let exit = failure
@@ -78,13 +85,35 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
     lines
 }
 
-/// The verdicts on all steps. Repeats that share one are told once, with the figures of the first of them.
-fn verdicts(run: &RunResult) -> Vec<String> {
+/// A verdict on an engine under a load.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub engine: String,
+    /// The load in words.
+    pub load: String,
+    /// How many of its repeats share the verdict; empty where there is one.
+    pub repeats: String,
+    /// The verdict with the figures of the first of them.
+    pub words: String,
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {}{}: {}",
+            self.engine, self.load, self.repeats, self.words
+        )
+    }
+}
+
+/// The verdicts on all steps. Repeats that share one are told once.
+pub(super) fn verdicts(run: &RunResult) -> Vec<Judged> {
     let loads = Loads::of(run);
     let labels = loads.labels();
     // Where runs are summed up by their medians, there is no percentile to doubt.
     let told = |verdict: &Verdict| !(single::sums_up(run) && *verdict == Verdict::FewSamples);
-    let mut lines = Vec::new();
+    let mut judged = Vec::new();
     for cell in cells(&run.steps) {
         let mut found: Vec<(Verdict, Vec<&StepResult>)> = Vec::new();
         for step in &cell {
@@ -101,15 +130,15 @@ fn verdicts(run: &RunResult) -> Vec<String> {
                 n => format!(", {} of {n} repeats", steps.len()),
             };
             let step = steps[0];
-            lines.push(format!(
-                "! {}, {}{repeats}: {}",
-                step.facts.engine,
-                labels[loads.load(step)].label,
-                verdict(which, step)
-            ));
+            judged.push(Judged {
+                engine: step.facts.engine.clone(),
+                load: labels[loads.load(step)].label.clone(),
+                repeats,
+                words: verdict(which, step),
+            });
         }
     }
-    lines
+    judged
 }
 
 /// So many users.

@@ -6,7 +6,7 @@
 //! change places. How far is bounded here; the README beside this crate has what was measured.
 
 use loadtest_candle::engine::{Candle, Options, WeightsForm};
-use loadtest_conformance::agreement::{Exact, Fixture, check_exact, follow, gemma3, smollm2};
+use loadtest_conformance::agreement::{Case, check_exact, follow, gemma3, smollm2};
 use loadtest_conformance::model;
 
 /// Of the choices where activations are rounded, at most so many may differ.
@@ -16,9 +16,8 @@ const NEAR_TIE: f32 = 1.0;
 /// What rounding activations adds to log probabilities, root mean square over the likeliest tokens.
 const ROUNDING: f64 = 0.2;
 
-/// `bound`: how far log probabilities may be from llama.cpp's where neither side rounds.
-fn check((fixture, exact): (Fixture, Exact), name: &str, bound: f64) {
-    let path = model(name);
+fn check(case: &Case) {
+    let path = model(case.name);
     let seen = |weights| {
         let options = Options {
             weights,
@@ -26,10 +25,10 @@ fn check((fixture, exact): (Fixture, Exact), name: &str, bound: f64) {
             device: candle_core::Device::Cpu,
             threads: 2,
         };
-        follow(&mut Candle::load(&path, name, options).unwrap(), &fixture, &exact)
+        follow(&mut Candle::load(&path, case.name, options).unwrap(), case)
     };
     let (dense, affine8) = (seen(WeightsForm::Dense), seen(WeightsForm::Affine8));
-    check_exact(&dense, &exact, bound);
+    check_exact(&dense, case);
 
     let moved = || affine8.iter().zip(&dense);
     let differ = moved()
@@ -48,7 +47,7 @@ fn check((fixture, exact): (Fixture, Exact), name: &str, bound: f64) {
     eprintln!(
         "{}: affine8 differs from dense in {differ} of {} choices, by {rounding:.3} (rms), and from llama.cpp in {}, \
          by at most {widest:.3}",
-        fixture.model,
+        case.fixture.model,
         dense.len(),
         parted.len()
     );
@@ -59,12 +58,11 @@ fn check((fixture, exact): (Fixture, Exact), name: &str, bound: f64) {
 
 #[test]
 fn smollm2_agrees_with_llama_cpp() {
-    check(smollm2(), "smollm2", 0.002);
+    check(&smollm2());
 }
 
-/// llama.cpp takes GELU from a table of half floats; the bound is its step.
 #[test]
 #[ignore = "needs a model of 250 MB: scripts/test --all"]
 fn gemma3_agrees_with_llama_cpp() {
-    check(gemma3(), "gemma-3-270m", 0.03);
+    check(&gemma3());
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::measure::result::RunResult;
-use crate::report::words;
+use crate::report::words::{self, Judged};
 
 /// A finding, and the lines of a log that belong to it.
 #[derive(Debug, Serialize)]
@@ -15,8 +15,8 @@ pub(super) struct Finding {
 }
 
 pub(super) fn of(run: &RunResult) -> Vec<Finding> {
-    let mut found: Vec<Finding> = Vec::new();
-    for line in words::findings(run) {
+    let mut found = shared(words::verdicts(run));
+    for line in words::of_run(run) {
         match (line.strip_prefix("    "), found.last_mut()) {
             (Some(log), Some(last)) => last.log.push(log.trim_start_matches("| ").to_owned()),
             _ => found.push(Finding {
@@ -26,45 +26,30 @@ pub(super) fn of(run: &RunResult) -> Vec<Finding> {
             }),
         }
     }
-    shared(found)
+    found
 }
 
-/// An engine's steps whose findings differ in nothing but figures: the first is told, and the loads of the others.
-fn shared(found: Vec<Finding>) -> Vec<Finding> {
-    let mut told: Vec<(Finding, Vec<String>)> = Vec::new();
-    for finding in found {
-        let same = step(&finding.text).and_then(|(engine, users, text)| {
-            let like = |(first, _): &&mut (Finding, Vec<String>)| {
-                step(&first.text)
-                    .is_some_and(|(of, _, words)| of == engine && figureless(words) == figureless(text))
-            };
-            told.iter_mut()
-                .find(like)
-                .map(|(_, others)| others.push(users.to_owned()))
-        });
-        if same.is_none() {
-            told.push((finding, Vec::new()));
+/// An engine's verdicts that differ in nothing but figures: the first is told, and the loads of the others.
+fn shared(judged: Vec<Judged>) -> Vec<Finding> {
+    let mut told: Vec<(Judged, Vec<String>)> = Vec::new();
+    for one in judged {
+        let like = |(first, _): &&mut (Judged, Vec<String>)| {
+            first.engine == one.engine && figureless(&first.words) == figureless(&one.words)
+        };
+        match told.iter_mut().find(like) {
+            Some((_, others)) => others.push(one.load),
+            None => told.push((one, Vec::new())),
         }
     }
-    let worded = |(finding, others): (Finding, Vec<String>)| match &others[..] {
-        [] => finding,
-        others => Finding {
-            text: format!(
-                "{} (with other figures at {} users too)",
-                finding.text,
-                others.join(", ")
-            ),
-            ..finding
+    let worded = |(first, others): (Judged, Vec<String>)| Finding {
+        text: match &others[..] {
+            [] => first.to_string(),
+            others => format!("{first} (with other figures at {} too)", others.join("; ")),
         },
+        warns: true,
+        log: Vec::new(),
     };
     told.into_iter().map(worded).collect()
-}
-
-/// Engine, users and words of a finding that is of a step.
-fn step(text: &str) -> Option<(&str, &str, &str)> {
-    let (step, words) = text.split_once(" users: ")?;
-    let (engine, users) = step.rsplit_once(", ")?;
-    users.parse::<u32>().is_ok().then_some((engine, users, words))
 }
 
 /// A text without its figures.
@@ -78,33 +63,29 @@ fn figureless(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn finding(text: &str) -> Finding {
-        Finding {
-            text: text.to_owned(),
-            warns: true,
-            log: Vec::new(),
-        }
-    }
-
     #[test]
     fn steps_that_share_a_finding_are_told_once() {
+        let judged = |(engine, load, words): (&str, &str, &str)| Judged {
+            engine: engine.to_owned(),
+            load: load.to_owned(),
+            repeats: String::new(),
+            words: words.to_owned(),
+        };
         let found = [
-            "a, 10 users: TTFT p99 rests on 79 requests",
-            "a, 10 users: 2.5 of 10 waited",
-            "a, 40 users: TTFT p99 rests on 12.5 requests",
-            "b, 40 users: TTFT p99 rests on 80 requests",
-            "a, 70 users: TTFT p99 rests on 8 requests",
-            "one, two users: of no step",
+            ("a", "10 users", "TTFT p99 rests on 79 requests"),
+            ("a", "10 users", "2.5 of 10 waited"),
+            ("a", "40 users", "TTFT p99 rests on 12.5 requests"),
+            ("b", "40 users", "TTFT p99 rests on 80 requests"),
+            ("a", "1 user, 16/32 tokens", "TTFT p99 rests on 8 requests"),
         ];
-        let told = shared(found.map(finding).into());
+        let told = shared(found.map(judged).into());
         let told: Vec<&str> = told.iter().map(|finding| &*finding.text).collect();
         assert_eq!(
             told,
             [
-                "a, 10 users: TTFT p99 rests on 79 requests (with other figures at 40, 70 users too)",
+                "a, 10 users: TTFT p99 rests on 79 requests (with other figures at 40 users; 1 user, 16/32 tokens too)",
                 "a, 10 users: 2.5 of 10 waited",
                 "b, 40 users: TTFT p99 rests on 80 requests",
-                "one, two users: of no step",
             ]
         );
     }
