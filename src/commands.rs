@@ -34,7 +34,7 @@ pub fn engines(
     interrupt: &Interrupt,
 ) -> anyhow::Result<Ending> {
     let progress = Progress::new(Show::Auto);
-    let status = Shown::on(&progress);
+    let status = Shown::on(&progress, interrupt);
     match action {
         None => list(format)?,
         Some(EngineAction::List { format }) => list(*format)?,
@@ -42,7 +42,7 @@ pub fn engines(
             let recipe = run::recipe(name, None)?;
             let program = engine::install(&recipe, &status)?;
             if let Some(model) = model {
-                run::have(&recipe, &run::model(Some(model), &progress)?, &progress)?;
+                run::have(&recipe, &run::model(Some(model), &status)?, &status)?;
             }
             let version = program
                 .version
@@ -63,9 +63,9 @@ pub fn engines(
             let started = match recipe.kind {
                 Kind::Attach => None,
                 _ => {
-                    let model = run::model(model.as_deref(), &progress)?;
+                    let model = run::model(model.as_deref(), &status)?;
                     let log = tempfile_dir()?.join(format!("engine-{name}.log"));
-                    let had = run::have(&recipe, &model, &progress)?;
+                    let had = run::have(&recipe, &model, &status)?;
                     let mut settings = Settings::new(&had.model, &model.name, log);
                     settings.ready_timeout = *load_timeout;
                     Some((had.program, settings))
@@ -220,10 +220,10 @@ fn check_text(recipe: &Recipe, findings: &Findings) -> String {
 /// The model or the engine can't be had, or the server does not come up.
 pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let progress = Progress::new(Show::Auto);
-    let status = Shown::on(&progress);
+    let status = Shown::on(&progress, interrupt);
     let recipe = run::recipe(&serve.engine, serve.server.command.as_deref())?;
-    let model = run::model(serve.model.as_deref(), &progress)?;
-    let had = run::have(&recipe, &model, &progress)?;
+    let model = run::model(serve.model.as_deref(), &status)?;
+    let had = run::have(&recipe, &model, &status)?;
     let mut settings = Settings::new(
         &had.model,
         &model.name,
@@ -388,7 +388,7 @@ fn explanation(definition: &Definition) -> String {
 ///
 /// # Errors
 /// The model can't be had.
-pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
+pub fn models(action: Option<&ModelAction>, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     match action {
         None | Some(ModelAction::List) => {
             let mut table = Builder::default();
@@ -404,7 +404,7 @@ pub fn models(action: Option<&ModelAction>) -> anyhow::Result<Ending> {
         }
         Some(ModelAction::Fetch { name }) => {
             let progress = Progress::new(Show::Auto);
-            let model = run::model(Some(name), &progress)?;
+            let model = run::model(Some(name), &Shown::on(&progress, interrupt))?;
             report::print(&format!("{}\n", model.path.display()))?;
         }
     }

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Some(Command::Report(report)) => commands::report(report),
         Some(Command::Compare(compare)) => commands::compare(compare),
         Some(Command::Explain { metric }) => commands::explain(metric.as_deref()),
-        Some(Command::Models { action }) => commands::models(action.as_ref()),
+        Some(Command::Models { action }) => commands::models(action.as_ref(), &interrupt),
     };
     match done {
         Ok(ending) => ExitCode::from(ending.code()),

@@ -80,7 +80,7 @@ pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     }
     let progress = Progress::new(show(&profile));
     let recipes = engines::recipes(&profile)?;
-    let subject = Subject::resolve(&profile, &recipes, &progress)?;
+    let subject = Subject::resolve(&profile, &recipes, &Shown::on(&progress, interrupt))?;
 
     let mut cards = telemetry::nvidia();
     let machine = Machine::read(cards.as_deref_mut());

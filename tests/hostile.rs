@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use processes::{alive, until};
 use serde_json::Value;
 use support::{House, reference_program, stderr};
@@ -221,9 +222,9 @@ fn one_that_loads_too_long_is_given_up_and_the_flag_is_named() {
     scene.assert_all_gone(4);
 }
 
-fn interrupt(process: &Child) {
+fn tell(process: &Child, signal: Signal) {
     let pid = nix::unistd::Pid::from_raw(process.id().cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::SIGINT).expect("it runs");
+    nix::sys::signal::kill(pid, signal).expect("it runs");
 }
 
 #[test]
@@ -236,13 +237,46 @@ fn an_interrupt_while_it_loads_ends_all_of_it() {
         .spawn()
         .expect("loadtest starts");
     until("the server's start", || scene.pids().len() == 4);
-    interrupt(&process);
+    tell(&process, Signal::SIGINT);
     let lines = BufReader::new(process.stderr.take().expect("piped")).lines();
     let told: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(process.wait().expect("it ends").code(), Some(130), "{told:?}");
     // Not even for a moment: the next run may want the same port and the same memory.
     scene.assert_all_gone(4);
     assert!(told.iter().any(|line| line.contains("interrupted")), "{told:?}");
+}
+
+/// Nobody at a terminal sends the signal to cargo too.
+#[test]
+fn a_build_is_ended_by_what_ends_loadtest_and_what_was_measured_is_saved() {
+    let scene = Scene::new("fine");
+    scene.house.engine(
+        "built",
+        "name = \"built\"\ntitle = \"built\"\nkind = \"embedded\"\ndescription = \"x\"\nformats = [\"gguf\"]\n\
+         [build]\nmanifest = \"engine.toml\"\nbinary = \"built\"\ntakes = \"for ever\"\n\
+         [serve]\nargs = [\"{port}\"]\n[ready]\npath = \"/health\"\n",
+    );
+    let process = scene
+        .command(&["--engine", "fine,built", "--num-prompts", "4"])
+        .env(
+            "CARGO",
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins/endless-cargo"),
+        )
+        .env("PIDS", &scene.pids)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("loadtest starts");
+    until("the build", || scene.pids().len() == 2);
+    tell(&process, Signal::SIGTERM);
+    let output = process.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    scene.assert_all_gone(2);
+    let run: Value = serde_json::from_slice(&output.stdout).expect("a summary");
+    assert_eq!(
+        (&run["status"], &run["steps"][0]["engine"]),
+        (&"interrupted".into(), &"fine".into())
+    );
 }
 
 #[test]

@@ -3,17 +3,24 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::recipe::{Build, Recipe};
 use super::{EngineError, Program, Progress, catalogue};
 
 /// At most this long between two words about the progress.
 const SPEAK_EVERY: Duration = Duration::from_secs(1);
+
+/// A command that is to stop may take so long to end by itself.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Lines of a failed command's output that its error shows.
 pub(super) const TAIL_LINES: usize = 30;
@@ -140,7 +147,8 @@ fn strip_escapes(line: &str) -> String {
 }
 
 /// Runs a command that may take minutes. What `status` makes of its lines is told at least every second, with the time
-/// gone by; other lines stand in the error if it fails. Returns its standard output.
+/// gone by; other lines stand in the error if it fails. It ends, and all that it started, when the user asks to stop.
+/// Returns its standard output.
 pub(super) fn watched(
     engine: &str,
     what: &str,
@@ -152,6 +160,7 @@ pub(super) fn watched(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn();
     let mut child = spawned.map_err(EngineError::io(format!(
         "cannot run `{}` for {engine}",
@@ -185,7 +194,7 @@ pub(super) fn watched(
             }
             all
         });
-        let mut said: Option<Instant> = None;
+        let (mut said, mut stopping) = (None::<Instant>, None::<Instant>);
         // Both readers end with the command, whose end its own `wait` tells last.
         while !(errors.is_finished() && output.is_finished()) {
             if said.is_none_or(|at| at.elapsed() >= SPEAK_EVERY) {
@@ -197,6 +206,9 @@ pub(super) fn watched(
                 ));
                 said = Some(Instant::now());
             }
+            if progress.stopped() {
+                end(&child, stopping.get_or_insert_with(Instant::now).elapsed());
+            }
             thread::sleep(Duration::from_millis(20));
         }
         (child.wait(), output.join().unwrap_or_default())
@@ -205,12 +217,26 @@ pub(super) fn watched(
     if ended.success() {
         return Ok(output);
     }
+    if progress.stopped() {
+        return Err(EngineError::Interrupted);
+    }
     let tail = Vec::from(std::mem::take(&mut *lock(&tail))).join("\n");
     Err(EngineError::Command {
         engine: engine.into(),
         command: shown(command),
         tail,
     })
+}
+
+/// Tells a command and all that it started to end, by SIGKILL once it was told for long.
+fn end(leader: &Child, told: Duration) {
+    let signal = if told < STOP_PATIENCE {
+        Signal::SIGTERM
+    } else {
+        Signal::SIGKILL
+    };
+    // It fails only when nothing is left of them.
+    let _ = killpg(Pid::from_raw(leader.id().cast_signed()), signal);
 }
 
 /// The value behind a lock that no holder leaves half-changed.
@@ -286,5 +312,32 @@ mod tests {
         };
         assert_eq!(tail, "error: no such thing");
         assert!(!said.lock().unwrap().is_empty());
+    }
+
+    /// Asks to stop as soon as the command has said what it is at.
+    struct Impatient(Mutex<String>);
+
+    impl Progress for Impatient {
+        fn status(&self, message: &str) {
+            *self.0.lock().unwrap() = message.to_owned();
+        }
+
+        fn stopped(&self) -> bool {
+            self.0.lock().unwrap().contains("compiling")
+        }
+    }
+
+    #[test]
+    fn a_command_ends_with_all_that_it_started_when_the_user_asks_to_stop() {
+        let script = "sleep 600 & echo '   Compiling a v1' >&2; wait";
+        let ended = watched(
+            "x",
+            "building x",
+            Command::new("sh").args(["-c", script]),
+            cargo_status,
+            &Impatient(Mutex::default()),
+        );
+        // It returns at all: what sleeps holds the pipes that are read to their ends.
+        assert!(matches!(ended, Err(EngineError::Interrupted)), "{ended:?}");
     }
 }

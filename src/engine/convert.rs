@@ -72,7 +72,7 @@ pub fn convert(
         return Ok(None);
     };
     let place = home(recipe)?.join("converted").join(key(recipe, how, sha256)?);
-    let _held = lock(&place)?;
+    let _held = lock(&place, progress)?;
     if let Some(kept) = kept(&place) {
         return Ok(Some(kept));
     }

@@ -1,9 +1,11 @@
 //! A folder for what an engine needs: a private Python environment, filled by pip, or what Go builds. It is whole or not
 //! there, and shared by all who wait for it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,9 @@ use super::{EngineError, Progress, catalogue, golang};
 
 /// Written last: an environment without it is not whole.
 const STAMP: &str = "installed.json";
+
+/// How often a lock that another process holds is tried.
+const LOCK_LOOK: Duration = Duration::from_millis(200);
 
 /// What a whole environment says about itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,7 +101,7 @@ impl<'a> Environment<'a> {
     /// Makes it, unless it is whole. What an interrupted installation left is done again.
     pub fn make(&self, progress: &dyn Progress) -> Result<(), EngineError> {
         // Two who make one environment wait for each other; the second finds the first one's.
-        let _held = lock(&self.dir)?;
+        let _held = lock(&self.dir, progress)?;
         if self.whole().is_some() {
             return Ok(());
         }
@@ -179,15 +184,30 @@ pub(super) fn clear(dir: &Path) -> Result<(), EngineError> {
     }
 }
 
-/// A lock beside `path`, held until it is dropped; the folder around it is made.
-pub(super) fn lock(path: &Path) -> Result<File, EngineError> {
+/// A lock beside `path`, held until it is dropped; the folder around it is made. Waits for another process that holds it,
+/// unless the user asks to stop.
+pub(super) fn lock(path: &Path, progress: &dyn Progress) -> Result<File, EngineError> {
     let parent = path.parent().unwrap_or(path);
     fs::create_dir_all(parent).map_err(EngineError::io(format!("cannot create {}", parent.display())))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
     let lock = parent.join(name);
-    let held = File::create(&lock).and_then(|file| file.lock().map(|()| file));
-    held.map_err(EngineError::io(format!("cannot lock {}", lock.display())))
+    let failed = || EngineError::io(format!("cannot lock {}", lock.display()));
+    let file = File::create(&lock).map_err(failed())?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(failed()(error)),
+            Err(TryLockError::WouldBlock) if progress.stopped() => return Err(EngineError::Interrupted),
+            Err(TryLockError::WouldBlock) => {
+                progress.status(&format!(
+                    "waiting for another loadtest that holds {}",
+                    lock.display()
+                ));
+            }
+        }
+        thread::sleep(LOCK_LOOK);
+    }
 }
 
 /// Brings files that stand beside the recipe up to date in `dir`.

@@ -31,6 +31,9 @@ pub enum EngineError {
         /// Its last lines.
         tail: String,
     },
+    /// The user asked to stop while cargo, pip or another program was getting the engine.
+    #[error("interrupted")]
+    Interrupted,
     /// A file or a program could not be used.
     #[error("{what}")]
     Io {

@@ -44,6 +44,10 @@ pub use settings::{Effective, Sampling, Settings};
 pub trait Progress: Sync {
     /// One line about what goes on now.
     fn status(&self, message: &str);
+    /// Whether the user has asked to stop: a command that gets an engine is then ended.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(&str) + Sync> Progress for F {

@@ -14,7 +14,6 @@ use crate::measure::Store;
 use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
 use crate::model::Model;
 use crate::profile::{Cpus, Profile, Turn, Verify};
-use crate::report::Progress;
 use crate::telemetry::{self, affinity};
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
@@ -253,13 +252,12 @@ pub struct Had {
 ///
 /// # Errors
 /// What to do where the program or its converter can't be had, or the end of what cargo or the converter said.
-pub fn have(recipe: &Recipe, model: &Model, progress: &Progress) -> anyhow::Result<Had> {
-    let status = Shown::on(progress);
-    let program = engine::ensure(recipe, &status)?;
+pub fn have(recipe: &Recipe, model: &Model, status: &Shown<'_>) -> anyhow::Result<Had> {
+    let program = engine::ensure(recipe, status)?;
     let converted = match engine::is_converted(recipe, &model.path) {
         true => {
-            let sha256 = model.checksum(&status)?.unwrap_or_default();
-            engine::convert(recipe, &model.path, &sha256, &status)?
+            let sha256 = model.checksum(status)?.unwrap_or_default();
+            engine::convert(recipe, &model.path, &sha256, status)?
         }
         false => None,
     };
@@ -281,11 +279,13 @@ fn bring_up(
     api_key: Option<&str>,
     control: &tokio::runtime::Runtime,
 ) -> anyhow::Result<Option<(Running, Option<Converted>)>> {
-    let status = Shown::on(bench.progress);
-    // Cargo and a converter hear Ctrl-C themselves.
+    let status = Shown::on(bench.progress, bench.interrupt);
     let had = match (settings, bench.subject.model()) {
         (Some(settings), Some(model)) => {
-            let had = have(recipe, model, bench.progress)?;
+            let had = match have(recipe, model, &status) {
+                Err(_) if bench.interrupt.is_set() => return Ok(None),
+                had => had?,
+            };
             let given = Settings {
                 model: had.model.clone(),
                 ..settings.clone()

@@ -5,9 +5,12 @@ use std::sync::{Mutex, PoisonError};
 use crate::report::{Progress, Task};
 use crate::{engine, model};
 
+use super::Interrupt;
+
 /// Shows whatever goes on now as one task; dropped, the task is over.
 pub struct Shown<'a> {
     progress: &'a Progress,
+    interrupt: &'a Interrupt,
     now: Mutex<Option<Now>>,
 }
 
@@ -17,12 +20,18 @@ struct Now {
 }
 
 impl<'a> Shown<'a> {
-    /// Nothing goes on yet.
-    pub fn on(progress: &'a Progress) -> Shown<'a> {
+    /// Nothing goes on yet. What does is given up when the user asks to stop.
+    pub fn on(progress: &'a Progress, interrupt: &'a Interrupt) -> Shown<'a> {
         Shown {
             progress,
+            interrupt,
             now: Mutex::new(None),
         }
+    }
+
+    /// By what the user asks to stop.
+    pub(super) fn interrupt(&self) -> &Interrupt {
+        self.interrupt
     }
 
     fn set(&self, now: Option<Now>) {
@@ -42,6 +51,10 @@ impl engine::Progress for Shown<'_> {
                 })
             }
         }
+    }
+
+    fn stopped(&self) -> bool {
+        self.interrupt.is_set()
     }
 }
 

@@ -8,7 +8,6 @@ use crate::engine::{Kind, Recipe};
 use crate::measure::result::ModelResult;
 use crate::model::{self, Model};
 use crate::profile::Profile;
-use crate::report::Progress;
 
 use super::{Shown, Usage};
 
@@ -16,9 +15,11 @@ use super::{Shown, Usage};
 ///
 /// # Errors
 /// [`Usage`] when `spec` names nothing; else if its file is broken or no source has it.
-pub fn model(spec: Option<&str>, progress: &Progress) -> anyhow::Result<Model> {
+pub fn model(spec: Option<&str>, status: &Shown<'_>) -> anyhow::Result<Model> {
     let spec = spec.unwrap_or(&model::default_model().name);
-    model::resolve(spec, &Shown::on(progress)).map_err(|error| match error.is_usage() {
+    // Nothing is measured before there is a model.
+    let found = status.interrupt().at_once(|| model::resolve(spec, status));
+    found.map_err(|error| match error.is_usage() {
         true => Usage(error.into()).into(),
         false => error.into(),
     })
@@ -38,7 +39,7 @@ impl Subject {
     ///
     /// # Errors
     /// As [`model()`], and if the tokenizer cannot be read.
-    pub fn resolve(profile: &Profile, recipes: &[Recipe], progress: &Progress) -> anyhow::Result<Subject> {
+    pub fn resolve(profile: &Profile, recipes: &[Recipe], status: &Shown<'_>) -> anyhow::Result<Subject> {
         let tokenizer = |path: &std::path::Path| {
             ModelText::open(path).with_context(|| format!("the tokenizer of {}", path.display()))
         };
@@ -50,7 +51,7 @@ impl Subject {
                 text: named,
             });
         }
-        let model = model(profile.model.as_deref(), progress)?;
+        let model = model(profile.model.as_deref(), status)?;
         let text = match named {
             Some(text) => text,
             None => tokenizer(&model.path)?,
