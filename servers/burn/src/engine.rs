@@ -90,7 +90,8 @@ impl Burn {
             Some(Kind::BF16) => FloatDType::BF16,
             _ => FloatDType::F16,
         });
-        let model = Model::load(&source, dtype, &device)?;
+        let threads = if cpu { rayon::current_num_threads() } else { 1 };
+        let model = Model::load(&source, dtype, &device, threads)?;
         let info = EngineInfo {
             engine: "burn".into(),
             version: BURN_VERSION.into(),

@@ -11,6 +11,11 @@ use loadtest_weights::config::{Activation, Config};
 use loadtest_weights::rope::Rope;
 use loadtest_weights::source::Source;
 use loadtest_weights::weights::{Layer, Weights};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Fewer rows than that are not computed apart.
+const PART_ROWS: usize = 8;
 
 /// A model on a device.
 pub struct Model {
@@ -25,6 +30,8 @@ pub struct Model {
     rope: [Rope; 2],
     context: usize,
     device: Device,
+    /// Threads that compute side by side what burn gives one alone; 1 where it is not the processor that computes.
+    threads: usize,
 }
 
 /// A layer's norms on the device.
@@ -53,11 +60,11 @@ struct Angles {
 }
 
 impl Model {
-    /// Loads the weights as numbers of a type onto a device.
+    /// Loads the weights as numbers of a type onto a device, which may compute on several threads.
     ///
     /// # Errors
     /// If a tensor is missing or can't be read.
-    pub fn load(source: &Source, dtype: FloatDType, device: &Device) -> anyhow::Result<Self> {
+    pub fn load(source: &Source, dtype: FloatDType, device: &Device, threads: usize) -> anyhow::Result<Self> {
         let config = source.config().clone();
         let mut build = Linears {
             dtype,
@@ -80,6 +87,7 @@ impl Model {
             rope: Default::default(),
             context: 0,
             device: device.clone(),
+            threads,
         })
     }
 
@@ -166,7 +174,7 @@ impl Model {
     }
 
     fn plan(&self, batch: &[Rows<'_>], order: &[usize]) -> Step {
-        let groups = groups(batch, order);
+        let groups = groups(batch, order, batch.len().div_ceil(self.threads));
         let rows = || {
             let entries = order.iter().map(|&entry| &batch[entry]);
             entries.flat_map(|rows| {
@@ -194,13 +202,60 @@ impl Model {
     }
 
     fn layer(&mut self, index: usize, x: Tensor<2>, step: &Step) -> Tensor<2> {
-        let eps = self.config.norm_eps;
-        let h = rms_norm(x.clone(), self.norms[index].attention.clone().unsqueeze(), eps);
-        let h = self.weights.layers[index].qkv.forward(h);
-        let h = self.attention(index, h, step);
-        let (layer, norms) = (&self.weights.layers[index], &self.norms[index]);
-        let x = x + normed(layer.attention_output.forward(h), &norms.attention_post, eps);
+        let (angles, sees) = step.kinds[usize::from(self.config.windowed[index])]
+            .as_ref()
+            .expect("every kind of layer has been planned for");
+        let rows = x.dims()[0];
+        let qkv = self.in_parts(rows, |part| self.project(index, cut(&x, &part), angles.of(&part)));
+        let (query_width, kv_width) = (self.config.query_width(), self.config.kv_width());
+        let query = qkv.clone().narrow(1, 0, query_width);
+        let key = qkv.clone().narrow(1, query_width, kv_width);
+        let value = qkv.narrow(1, query_width + kv_width, kv_width);
+        self.caches[index].write(&step.places, key, value);
+        let cache = &self.caches[index];
+        let attend = |(group, sees): (&Group, &Sees)| {
+            cache.attend(&self.config, group, sees, cut(&query, &group.all_rows()))
+        };
+        let results = step.groups.par_iter().zip(sees).map(attend);
+        let h = joined(results.collect());
+        self.in_parts(rows, |part| self.feed(index, cut(&x, &part), cut(&h, &part)))
+    }
 
+    /// Queries, turned and scaled, keys, turned, and values of rows, side by side.
+    fn project(&self, index: usize, x: Tensor<2>, angles: Angles) -> Tensor<2> {
+        let (config, norms) = (&self.config, &self.norms[index]);
+        let (rows, dim) = (x.dims()[0], config.head_dim);
+        let h = rms_norm(x, norms.attention.clone().unsqueeze(), config.norm_eps);
+        let qkv = self.weights.layers[index].qkv.forward(h);
+        let (query_width, kv_width) = (config.query_width(), config.kv_width());
+        let turned = config.heads + config.kv_heads;
+        let heads = qkv
+            .clone()
+            .narrow(1, 0, turned * dim)
+            .reshape([rows, turned, dim]);
+        let heads = match &norms.heads {
+            Some(norm) => rms_norm(heads, norm.clone(), config.norm_eps),
+            None => heads,
+        };
+        let heads = angles.rotate(heads).reshape([rows, turned * dim]);
+        let query = heads
+            .clone()
+            .narrow(1, 0, query_width)
+            .mul_scalar(config.query_scale);
+        let key = heads.narrow(1, query_width, kv_width);
+        let value = qkv.narrow(1, query_width + kv_width, kv_width);
+        Tensor::cat(vec![query, key, value], 1)
+    }
+
+    /// What a layer makes of rows and of what their attention gave.
+    fn feed(&self, index: usize, x: Tensor<2>, attended: Tensor<2>) -> Tensor<2> {
+        let eps = self.config.norm_eps;
+        let (layer, norms) = (&self.weights.layers[index], &self.norms[index]);
+        let x = x + normed(
+            layer.attention_output.forward(attended),
+            &norms.attention_post,
+            eps,
+        );
         let h = layer
             .gate_up
             .forward(rms_norm(x.clone(), norms.ffn.clone().unsqueeze(), eps));
@@ -213,41 +268,29 @@ impl Model {
         x + normed(layer.down.forward(gate * up), &norms.ffn_post, eps)
     }
 
-    fn attention(&mut self, index: usize, qkv: Tensor<2>, step: &Step) -> Tensor<2> {
-        let config = &self.config;
-        let (rows, dim) = (qkv.dims()[0], config.head_dim);
-        let (query_width, kv_width) = (config.query_width(), config.kv_width());
-        let (angles, sees) = step.kinds[usize::from(config.windowed[index])]
-            .as_ref()
-            .expect("every kind of layer has been planned for");
-        let turned = config.heads + config.kv_heads;
-        let heads = qkv
-            .clone()
-            .narrow(1, 0, turned * dim)
-            .reshape([rows, turned, dim]);
-        let heads = match &self.norms[index].heads {
-            Some(norm) => rms_norm(heads, norm.clone(), config.norm_eps),
-            None => heads,
-        };
-        let heads = angles.rotate(heads).reshape([rows, turned * dim]);
-        let query = heads
-            .clone()
-            .narrow(1, 0, query_width)
-            .mul_scalar(config.query_scale);
-        let key = heads.narrow(1, query_width, kv_width);
-        let value = qkv.narrow(1, query_width + kv_width, kv_width);
-        self.caches[index].write(&step.places, key, value);
-        let results = step.groups.iter().zip(sees).map(|(group, sees)| {
-            let query = query
-                .clone()
-                .narrow(0, group.row, group.rows * group.positions.len());
-            self.caches[index].attend(config, group, sees, query)
-        });
-        let mut results: Vec<_> = results.collect();
-        match results.len() {
-            1 => results.remove(0),
-            _ => Tensor::cat(results, 0),
+    /// Does for parts of `rows` rows, side by side, what is done for each row alone. On the CPU burn computes everything but
+    /// large products on one thread.
+    fn in_parts(&self, rows: usize, work: impl Fn(Range<usize>) -> Tensor<2> + Send + Sync) -> Tensor<2> {
+        let parts = self.threads.min(rows / PART_ROWS).max(1);
+        let size = rows.div_ceil(parts);
+        let part = |part: usize| part * size..((part + 1) * size).min(rows);
+        match parts {
+            1 => work(0..rows),
+            _ => joined((0..parts).into_par_iter().map(part).map(work).collect()),
         }
+    }
+}
+
+/// Some rows of a tensor.
+fn cut<const D: usize>(x: &Tensor<D>, rows: &Range<usize>) -> Tensor<D> {
+    x.clone().narrow(0, rows.start, rows.len())
+}
+
+/// Rows after rows.
+fn joined(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => Tensor::cat(parts, 0),
     }
 }
 
@@ -288,6 +331,14 @@ impl Angles {
         Self {
             cos: tensor(cosines),
             sin: tensor(sines),
+        }
+    }
+
+    /// Those of some rows.
+    fn of(&self, rows: &Range<usize>) -> Self {
+        Self {
+            cos: cut(&self.cos, rows),
+            sin: cut(&self.sin, rows),
         }
     }
 

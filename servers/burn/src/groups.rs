@@ -16,6 +16,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// All of their rows in the step.
+    pub fn all_rows(&self) -> std::ops::Range<usize> {
+        self.row..self.row + self.rows * self.positions.len()
+    }
+
     /// Positions that any of them looks at, if a row sees at most `window` of them.
     pub fn span(&self, window: usize) -> std::ops::Range<usize> {
         let start = |position: &usize| (position + 1).saturating_sub(window);
@@ -43,8 +48,8 @@ pub fn order(batch: &[Rows<'_>]) -> Vec<usize> {
 /// Groups of the batch in that order.
 ///
 /// Sequences that decode in neighbouring slots join as long as no more than half of what is computed is padding to the
-/// longest of them.
-pub fn groups(batch: &[Rows<'_>], order: &[usize]) -> Vec<Group> {
+/// longest of them, and at most `most` of them.
+pub fn groups(batch: &[Rows<'_>], order: &[usize], most: usize) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut row = 0;
     for rows in order.iter().map(|&entry| &batch[entry]) {
@@ -55,6 +60,7 @@ pub fn groups(batch: &[Rows<'_>], order: &[usize]) -> Vec<Group> {
             });
             let together = group.positions.len() + 1;
             group.rows == 1
+                && together <= most
                 && rows.tokens.len() == 1
                 && group.slot + group.positions.len() == rows.slot
                 && together * longest <= 2 * sum
@@ -113,7 +119,8 @@ mod tests {
             group(6, 5, 1, &[900]),
             group(3, 6, 3, &[0]),
         ];
-        assert_eq!(groups(&batch, &order), expected);
+        assert_eq!(groups(&batch, &order, 3), expected);
+        assert_eq!(groups(&batch, &order, 2).len(), 5);
     }
 
     #[test]
