@@ -6,6 +6,7 @@ use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::significant;
 use super::single;
+use super::words::users;
 use crate::measure::result::{Law, Parameter, Repeats, RunResult, ScalingFit, SequenceLength, Spread};
 
 /// Fewer requests than this make a repeat's latencies doubtful.
@@ -118,10 +119,10 @@ fn of_repeats(repeats: &Repeats) -> Vec<String> {
 fn scaling(fit: &ScalingFit, said: bool) -> String {
     let most = fit.users.last().copied().unwrap_or(0);
     let mut text = format!(
-        "{}{}: linear up to {} users, knee at {}",
+        "{}{}: linear up to {}, knee at {}",
         fit.engine,
         shape(said, fit.isl, fit.osl),
-        fit.linear_up_to,
+        users(fit.linear_up_to),
         fit.knee_users
     );
     text += &match &fit.law {
