@@ -56,5 +56,6 @@ pub use store::{Store, StoreError, find, load};
 pub use summary::{StepContext, summarise};
 pub use timeline::ServerSecond;
 pub use trace::{Event, RequestId, Trace};
+pub use verdicts::is_spoilt_by_client;
 pub use wall::{Clocks, WallOffset};
 pub use window::{OpenWindow, Window};

@@ -81,10 +81,13 @@ pub(super) fn verdicts(step: &StepResult) -> Vec<Verdict> {
 
 /// Above 1 ms, or above 5 % of the median TTFT.
 fn is_client_limited(step: &StepResult) -> bool {
-    let limit = step
-        .ttft_ms
-        .p50
-        .map_or(LATE_MS, |p50| (TOLERATED * p50).min(LATE_MS));
+    is_spoilt_by_client(step) || step.client.error_p99_ms.is_some_and(|error| error > LATE_MS)
+}
+
+/// Whether the client's own error is above 5 % of the median TTFT, so that latencies say little of the server; above 1 ms
+/// where there is none.
+pub fn is_spoilt_by_client(step: &StepResult) -> bool {
+    let limit = step.ttft_ms.p50.map_or(LATE_MS, |p50| TOLERATED * p50);
     step.client.error_p99_ms.is_some_and(|error| error > limit)
 }
 

@@ -231,6 +231,7 @@ mod tests {
             step.tpot_ms.p50 = Some(20.0);
             step.requests.failed = 0;
             step.verdicts.clear();
+            step.client.error_p99_ms = Some(0.1);
             run.steps.push(step);
         }
         run

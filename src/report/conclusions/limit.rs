@@ -1,6 +1,7 @@
 //! What limited the run, and what to do next.
 
 use super::engines;
+use crate::measure::is_spoilt_by_client;
 use crate::measure::result::{EngineResult, RunResult, StepResult, Verdict};
 use crate::report::columns::significant;
 use crate::report::words::users;
@@ -11,8 +12,7 @@ const BUSY: f64 = 0.9;
 /// For each engine, what held it back under its largest load.
 pub(super) fn limits(run: &RunResult) -> Vec<String> {
     let mut lines = Vec::new();
-    let client_limited = |step: &&StepResult| step.verdicts.contains(&Verdict::ClientLimited);
-    let spoilt = run.steps.iter().filter(client_limited).count();
+    let spoilt = run.steps.iter().filter(|step| is_spoilt_by_client(step)).count();
     if spoilt > 0 {
         lines.push(format!(
             "The client limited {spoilt} of {} steps, and the verdict leaves them out: give it processors of its own \
@@ -23,7 +23,7 @@ pub(super) fn limits(run: &RunResult) -> Vec<String> {
     for engine in engines(run) {
         let steps = run.steps.iter().filter(|step| step.facts.engine == engine);
         let Some(step) = steps
-            .filter(|step| !client_limited(step))
+            .filter(|step| !is_spoilt_by_client(step))
             .max_by_key(|step| step.facts.users)
         else {
             continue;

@@ -1,14 +1,14 @@
 //! The verdict in words: which engine for which use, what limited the run, what to do next. The rules stand in
-//! `results/README.md`; each says no more than its figures carry, and none speaks of steps that failed or that the client
-//! limited.
+//! `results/README.md`; each says no more than its figures carry, and none speaks of steps that failed or whose latencies
+//! are the client's.
 
 mod choice;
 mod limit;
 
 pub(super) use choice::{Limits, choices, limits_of};
 
-use crate::measure::load_of;
 use crate::measure::result::{Load, RunResult, StepResult, Verdict};
+use crate::measure::{is_spoilt_by_client, load_of};
 
 /// A larger share of failed requests keeps a step out of the verdict.
 const FAILED: f64 = 0.01;
@@ -26,8 +26,7 @@ pub(super) fn reasons(run: &RunResult) -> Vec<String> {
 /// Whether a step's figures can be believed.
 pub(super) fn is_sound(step: &StepResult) -> bool {
     let (failed, sent) = (step.requests.failed as f64, step.requests.sent as f64);
-    let spoilt = [Verdict::NoSamples, Verdict::ClientLimited];
-    failed <= FAILED * sent && !step.verdicts.iter().any(|verdict| spoilt.contains(verdict))
+    failed <= FAILED * sent && !step.verdicts.contains(&Verdict::NoSamples) && !is_spoilt_by_client(step)
 }
 
 /// Steps whose figures can be believed.
@@ -127,6 +126,7 @@ mod tests {
                     ..Default::default()
                 });
                 step.verdicts.clear();
+                step.client.error_p99_ms = Some(0.1);
                 run.steps.push(step);
             }
         }
@@ -149,6 +149,17 @@ mod tests {
         across_steps(&mut run);
         let said = conclusions(&run).join("\n");
         assert!(said.contains("cannot be told apart"), "{said}");
+    }
+
+    #[test]
+    fn a_late_client_spoils_a_step_only_by_the_latencies_it_moved() {
+        let mut step = sweep().steps.remove(0);
+        step.ttft_ms.p50 = Some(7606.0);
+        step.client.error_p99_ms = Some(1.14);
+        step.verdicts = vec![Verdict::ClientLimited];
+        assert!(is_sound(&step));
+        step.ttft_ms.p50 = Some(20.0);
+        assert!(!is_sound(&step));
     }
 
     #[test]
