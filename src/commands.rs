@@ -42,7 +42,7 @@ pub fn engines(
             let recipe = run::recipe(name, None)?;
             let program = engine::install(&recipe, &status)?;
             if let Some(model) = model {
-                run::have(&recipe, &run::model(Some(model), &status)?, &status)?;
+                run::have(&recipe, &run::model(Some(model), &status)?, None, &status)?;
             }
             let version = program
                 .version
@@ -65,7 +65,7 @@ pub fn engines(
                 _ => {
                     let model = run::model(model.as_deref(), &status)?;
                     let log = tempfile_dir()?.join(format!("engine-{name}.log"));
-                    let had = run::have(&recipe, &model, &status)?;
+                    let had = run::have(&recipe, &model, None, &status)?;
                     let mut settings = Settings::new(&had.model, &model.name, log);
                     settings.ready_timeout = *load_timeout;
                     Some((had.program, settings))
@@ -223,7 +223,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let status = Shown::on(&progress, interrupt);
     let recipe = run::recipe(&serve.engine, serve.server.command.as_deref())?;
     let model = run::model(serve.model.as_deref(), &status)?;
-    let had = run::have(&recipe, &model, &status)?;
+    let had = run::have(&recipe, &model, serve.server.device.as_deref(), &status)?;
     let mut settings = Settings::new(
         &had.model,
         &model.name,

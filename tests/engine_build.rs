@@ -31,7 +31,7 @@ fn build(dir: &Path, source: &str) -> (Result<Program, EngineError>, Vec<String>
         Availability::Ready(_) | Availability::Buildable { .. }
     ));
     let said = Mutex::new(Vec::new());
-    let program = engine::ensure(&recipe, &|status: &str| {
+    let program = engine::ensure(&recipe, None, &|status: &str| {
         said.lock().unwrap().push(status.to_owned())
     });
     (program, said.into_inner().unwrap())

@@ -12,7 +12,7 @@ async fn llama_cpp_serves_and_is_understood() {
     let recipe = engine::recipe("llamacpp").unwrap();
     let said = |status: &str| println!("{status}");
     let program = engine::install(&recipe, &said).unwrap();
-    assert_eq!(engine::ensure(&recipe, &said).unwrap(), program);
+    assert_eq!(engine::ensure(&recipe, None, &said).unwrap(), program);
     let mut settings = Settings::new(model, "a-model", dir.path().join("engine.log"));
     (settings.parallel, settings.context) = (2, 512);
     settings.guard = env!("CARGO_BIN_EXE_loadtest").into();

@@ -62,7 +62,7 @@ async fn mistral_rs_serves_and_is_understood() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = engine::recipe("mistralrs").unwrap();
     let said = |status: &str| println!("{status}");
-    let program = engine::ensure(&recipe, &said).unwrap();
+    let program = engine::ensure(&recipe, None, &said).unwrap();
     let mut settings = Settings::new(model, "a-model", dir.path().join("engine.log"));
     (settings.parallel, settings.context, settings.threads) = (2, 512, 2);
     settings.guard = env!("CARGO_BIN_EXE_loadtest").into();

@@ -52,11 +52,12 @@ fn target_dir(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
 }
 
-/// Lets cargo bring the engine's binary up to date.
+/// Lets cargo bring the engine's binary up to date, for a device if one is named.
 pub(super) fn build(
     recipe: &Recipe,
     how: &Build,
     manifest: &Path,
+    device: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<Program, EngineError> {
     let folder = manifest.parent().unwrap_or(Path::new("."));
@@ -76,8 +77,9 @@ pub(super) fn build(
         .arg(manifest)
         .arg("--target-dir")
         .arg(target);
-    if !how.features.is_empty() {
-        command.arg("--features").arg(how.features.join(","));
+    let features = features(how, device);
+    if !features.is_empty() {
+        command.arg("--features").arg(features.join(","));
     }
     // Cargo reads its configuration from the folder it runs in: the engine's own goes with the engine.
     command.current_dir(folder).envs(&how.env);
@@ -93,6 +95,13 @@ pub(super) fn build(
             command: shown(&command),
             tail: format!("cargo made no binary called {}", how.binary),
         })
+}
+
+/// What cargo is to switch on. A device is `cuda` or the like, or one of several, `cuda:1`.
+fn features<'a>(how: &'a Build, device: Option<&str>) -> Vec<&'a str> {
+    let kind = device.and_then(|device| device.split(':').next());
+    let of_device = how.device_features.iter().filter(|feature| kind == Some(feature));
+    how.features.iter().chain(of_device).map(String::as_str).collect()
 }
 
 /// Where cargo's JSON messages say that `binary` is.
@@ -283,6 +292,41 @@ mod tests {
             "compiling libc v0.2.1"
         );
         assert_eq!(cargo_status("error[E0308]: mismatched types"), None);
+    }
+
+    #[test]
+    fn a_device_is_built_for() {
+        let how = Build {
+            manifest: "Cargo.toml".into(),
+            binary: "x".into(),
+            features: vec!["own".into()],
+            device_features: vec!["cuda".into(), "metal".into()],
+            env: Default::default(),
+            takes: String::new(),
+        };
+        assert_eq!(features(&how, None), ["own"]);
+        assert_eq!(features(&how, Some("cpu")), ["own"]);
+        assert_eq!(features(&how, Some("cuda:1")), ["own", "cuda"]);
+    }
+
+    #[test]
+    fn what_recipes_want_switched_on_their_packages_have() {
+        let mut devices = 0;
+        for recipe in catalogue::recipes().unwrap() {
+            let Some(manifest) = package(&recipe) else {
+                continue;
+            };
+            let manifest: toml::Table = std::fs::read_to_string(manifest).unwrap().parse().unwrap();
+            for feature in &recipe.build.as_ref().unwrap().device_features {
+                assert!(
+                    manifest["features"].get(feature).is_some(),
+                    "{}: {feature}",
+                    recipe.name
+                );
+                devices += 1;
+            }
+        }
+        assert!(devices > 0);
     }
 
     #[test]

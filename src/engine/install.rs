@@ -53,7 +53,7 @@ pub(super) fn installed(recipe: &Recipe, how: &Install) -> Result<Option<Program
 /// What to type for an engine that only the user can get, no Python or Go, or the end of what pip or Go said.
 pub fn install(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, EngineError> {
     let Some(how) = recipe.install.as_ref().filter(|how| how.possible()) else {
-        return ensure(recipe, progress);
+        return ensure(recipe, None, progress);
     };
     let environment = Environment::of_engine(recipe, how)?;
     environment.make(progress)?;

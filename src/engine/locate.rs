@@ -172,12 +172,16 @@ impl Recipe {
     }
 }
 
-/// The engine's program: the user's, else in a checkout the one cargo builds now (quick when nothing changed), else
-/// one that was built or installed before.
+/// The engine's program: the user's, else in a checkout the one cargo builds now (quick when nothing changed), for the
+/// device if one is named, else one that was built or installed before.
 ///
 /// # Errors
 /// What to type or do where there is none, and the end of cargo's output where the build failed.
-pub fn ensure(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, EngineError> {
+pub fn ensure(
+    recipe: &Recipe,
+    device: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<Program, EngineError> {
     let may_build = std::env::var_os("LOADTEST_NO_BUILD").is_none();
     if recipe.users()?.is_none()
         && recipe.engine_is_here()?
@@ -185,7 +189,7 @@ pub fn ensure(recipe: &Recipe, progress: &dyn Progress) -> Result<Program, Engin
         && let Some(how) = &recipe.build
         && let Some(package) = build::package(recipe)
     {
-        return build::build(recipe, how, &package, progress);
+        return build::build(recipe, how, &package, device, progress);
     }
     let what_to_do = match recipe.availability()? {
         Availability::Ready(program) => return Ok(program),

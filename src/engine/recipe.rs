@@ -70,6 +70,9 @@ pub struct Build {
     /// Cargo features to switch on.
     #[serde(default)]
     pub features: Vec<String>,
+    /// Devices that a Cargo feature of the same name is for, switched on when `--device` names one.
+    #[serde(default)]
+    pub device_features: Vec<String>,
     /// Environment of the build.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

@@ -248,12 +248,12 @@ pub struct Had {
     pub converted: Option<Converted>,
 }
 
-/// Gets an engine's program, building it if need be, and `model` in a form that it reads, converting it if need be.
+/// Gets an engine's program, building it for the device if need be, and `model` in a form that it reads, converting it if need be.
 ///
 /// # Errors
 /// What to do where the program or its converter can't be had, or the end of what cargo or the converter said.
-pub fn have(recipe: &Recipe, model: &Model, status: &Shown<'_>) -> anyhow::Result<Had> {
-    let program = engine::ensure(recipe, status)?;
+pub fn have(recipe: &Recipe, model: &Model, device: Option<&str>, status: &Shown<'_>) -> anyhow::Result<Had> {
+    let program = engine::ensure(recipe, device, status)?;
     let converted = match engine::is_converted(recipe, &model.path) {
         true => {
             let sha256 = model.checksum(status)?.unwrap_or_default();
@@ -282,7 +282,7 @@ fn bring_up(
     let status = Shown::on(bench.progress, bench.interrupt);
     let had = match (settings, bench.subject.model()) {
         (Some(settings), Some(model)) => {
-            let had = match have(recipe, model, &status) {
+            let had = match have(recipe, model, settings.device.as_deref(), &status) {
                 Err(_) if bench.interrupt.is_set() => return Ok(None),
                 had => had?,
             };
