@@ -79,7 +79,9 @@ function glance() {
   const cards = element("div", null, { class: "cards" });
   for (const row of at.rows) cards.append(card(row));
   const pick = page.picks[chosen.load];
-  const taken = pick && pick.take.length ? `: take ${pick.take.map((engine) => page.engines[engine]).join(" or ")}` : "";
+  const beyond = pick && !pick.within ? ", beyond the limits" : "";
+  const names = pick ? pick.take.map((engine) => page.engines[engine]).join(" or ") : "";
+  const taken = names ? `: take ${names}${beyond}` : "";
   section.replaceChildren(element("h2", `At ${page.loads[chosen.load].label}${taken}`), words, cards);
 }
 
