@@ -14,7 +14,7 @@ use loadtest_weights::weights::{Layer, Weights};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Fewer rows than that are not computed apart.
+/// A part of the rows has at least so many, but for the last.
 const PART_ROWS: usize = 8;
 
 /// A model on a device.
@@ -271,14 +271,17 @@ impl Model {
     /// Does for parts of `rows` rows, side by side, what is done for each row alone. On the CPU burn computes everything but
     /// large products on one thread.
     fn in_parts(&self, rows: usize, work: impl Fn(Range<usize>) -> Tensor<2> + Send + Sync) -> Tensor<2> {
-        let parts = self.threads.min(rows / PART_ROWS).max(1);
-        let size = rows.div_ceil(parts);
-        let part = |part: usize| part * size..((part + 1) * size).min(rows);
-        match parts {
-            1 => work(0..rows),
-            _ => joined((0..parts).into_par_iter().map(part).map(work).collect()),
-        }
+        joined(parts(rows, self.threads).into_par_iter().map(work).collect())
     }
+}
+
+/// Rows in parts of like size, for at most so many threads.
+fn parts(rows: usize, threads: usize) -> Vec<Range<usize>> {
+    let size = rows.div_ceil(threads).max(PART_ROWS);
+    (0..rows)
+        .step_by(size)
+        .map(|start| start..(start + size).min(rows))
+        .collect()
 }
 
 /// Some rows of a tensor.
@@ -367,4 +370,21 @@ fn normed(x: Tensor<2>, weight: &Option<Tensor<1>>, eps: f32) -> Tensor<2> {
 fn indices(numbers: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let len = numbers.len();
     Tensor::from_data(TensorData::new(numbers, [len]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_all_rows_and_none_is_empty() {
+        assert_eq!(parts(20, 2), [0..10, 10..20]);
+        assert_eq!(parts(7, 2), [0..7]);
+        for (rows, threads) in (1..300).flat_map(|rows| [1, 2, 16, 96].map(|threads| (rows, threads))) {
+            let parts = parts(rows, threads);
+            assert!(parts.len() <= threads, "{rows} rows, {threads} threads");
+            assert!(parts.iter().all(|part| !part.is_empty()));
+            assert!(parts.into_iter().flatten().eq(0..rows));
+        }
+    }
 }
