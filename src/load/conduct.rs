@@ -103,7 +103,6 @@ type Outcome = Result<(u64, u64), LoadError>;
 struct Seen {
     cost: Cost,
     clock_steps: u32,
-    streaming_peak: u32,
 }
 
 struct Running {
@@ -249,9 +248,6 @@ fn conduct(
                 control.cut.cut();
             }
         }
-        if stopped_ns.is_none() && at_start.is_some() {
-            seen.streaming_peak = seen.streaming_peak.max(load.live.totals().streaming);
-        }
         timeline.advance(now, &load.live);
         thread::sleep(TICK);
     }
@@ -301,7 +297,6 @@ fn finish(
         pressure_ns: seen.cost.pressure_ns,
     };
     record.clock_steps = seen.clock_steps;
-    record.streaming_peak = seen.streaming_peak;
     record.cold_users = control.cold_users();
     record.goose_requests = goose_requests;
     record.seconds = timeline.finish(&arrivals, now);

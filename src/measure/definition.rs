@@ -208,8 +208,8 @@ pub const DEFINITIONS: &[Definition] = &[
         "concurrency_streaming",
         "streaming concurrency",
         "",
-        "Streams between their first and last token, averaged over the time of the window, and the most at a time: how \
-         many requests the server really worked on at once. A server with one slot shows 1 here, however many users wait; \
+        "Streams between their first and last token, averaged over the time of the window, and the number not exceeded \
+         during 95 % of it: how many requests the server really worked on at once. A server with one slot shows 1 here, however many users wait; \
          a step in which requests waited for a slot is marked queued.",
         "",
     ),

@@ -67,7 +67,7 @@ pub(crate) fn record(users: u32, ttft_ms: u64) -> StepRecord {
     record.client_cpu_ns = SECOND;
     record.client_threads = 1;
     record.contention.run_queue_ns = Some(SECOND / 10);
-    record.streaming_peak = users;
+    record.streaming_p95 = users;
     record.seconds = (0..24).map(|at_s| second(at_s, users)).collect();
     record
 }
@@ -184,7 +184,7 @@ pub(crate) fn finished_run() -> RunResult {
             record.goose_requests.1 = 12;
             record.in_flight_ns /= 2;
             record.streaming_ns /= 20;
-            record.streaming_peak = 4;
+            record.streaming_p95 = 4;
             record.output_tokens_in_window /= 4.0;
         }
         record.stamp_error_ns = Some(if users == 4 { 2_000_000 } else { 4_000 });

@@ -28,6 +28,7 @@ mod rows;
 mod sample;
 mod seconds;
 mod store;
+mod streams;
 mod summary;
 mod timeline;
 mod trace;

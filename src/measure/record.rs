@@ -82,6 +82,8 @@ pub struct StepRecord {
     pub in_flight_ns: u128,
     /// Stream-nanoseconds between first and last token inside the window.
     pub streaming_ns: u128,
+    /// Streams between their first and last token that 95 % of the looks inside the window, one every 50 ms, do not exceed.
+    pub streaming_p95: u32,
     /// Requests sent inside the window that met every SLO given.
     pub good: Option<u64>,
     /// Output events that arrived inside the window.
@@ -111,8 +113,6 @@ pub struct StepRecord {
     pub contention: Contention,
     /// Steps of the wall clock that were seen and survived during the step.
     pub clock_steps: u32,
-    /// Most streams past their first token at one look inside the window; there is a look every 10 ms.
-    pub streaming_peak: u32,
     /// Users that had not ended the requests of their warm-up when the window opened.
     pub cold_users: u32,
     /// The seconds of the step, in order.
@@ -143,6 +143,7 @@ impl StepRecord {
             token_sources: Vec::new(),
             in_flight_ns: 0,
             streaming_ns: 0,
+            streaming_p95: 0,
             good: None,
             events_in_window: 0,
             unstamped_events: 0,
@@ -156,7 +157,6 @@ impl StepRecord {
             client_threads: 0,
             contention: Contention::default(),
             clock_steps: 0,
-            streaming_peak: 0,
             cold_users: 0,
             seconds: Vec::new(),
             resent: 0,

@@ -3,6 +3,7 @@
 use super::arrivals::{StampWalk, Stamps};
 use super::latencies::Times;
 use super::rows::Row;
+use super::streams::Streams;
 use super::{Arrivals, Outcome, Sample, StepRecord, TokenSource, Trace, Window};
 
 /// What a request must keep to count as good, in nanoseconds; an objective that is absent is met by all.
@@ -25,6 +26,7 @@ pub struct Recorder {
     tokens_in_window: f64,
     sources: [(TokenSource, u64); 3],
     stamps: Stamps,
+    streams: Streams,
     record: StepRecord,
 }
 
@@ -43,6 +45,7 @@ impl Recorder {
             sources: [TokenSource::Usage, TokenSource::Tokenizer, TokenSource::Events]
                 .map(|source| (source, 0)),
             stamps: Stamps::default(),
+            streams: Streams::new(start_ns),
             record: StepRecord {
                 good: objectives.map(|_| 0),
                 kernel_stamps: true,
@@ -73,6 +76,7 @@ impl Recorder {
         }
         if let (Some(first), Some(last)) = (sample.first_ns, sample.last_ns) {
             record.streaming_ns += overlap(first, last, window);
+            self.streams.add(first, last);
         }
         self.arrivals(sample, trace, window);
         // A request that could not be sent counts where it ended, or its failure would leave the report.
@@ -173,6 +177,7 @@ impl Recorder {
             own.add(added).expect("all have the same bounds");
         }
         self.stamps.merge(&other.stamps);
+        self.streams.merge(&other.streams);
         record.kernel_stamps &= added.kernel_stamps;
         record.stamp_error_ns = record.stamp_error_ns.max(added.stamp_error_ns);
         self.tokens_in_window += other.tokens_in_window;
@@ -194,6 +199,7 @@ impl Recorder {
         self.record.output_tokens_in_window = self.tokens_in_window;
         self.record.events_in_window = self.stamps.events;
         self.record.unstamped_events = self.stamps.unstamped;
+        self.record.streaming_p95 = self.streams.p95(window);
         self.record.read_lag = self.stamps.read_lag;
         self.record.shared_stamps = self.stamps.shared;
         self.record.token_sources = self

@@ -15,6 +15,7 @@ use super::result::{
 };
 use super::rows::Row;
 use super::store::{StoreError, load};
+use super::streams::Streams;
 use super::summary::{StepContext, summarise};
 use super::{Outcome, Sample, StepRecord, TokenSource, Window};
 
@@ -118,6 +119,7 @@ impl Bounds {
 struct Replay {
     facts: StepFacts,
     record: StepRecord,
+    streams: Streams,
     window_known: bool,
 }
 
@@ -142,6 +144,7 @@ impl Replay {
             end_ns: bounds.latest_ns,
         };
         Replay {
+            streams: Streams::new(bounds.first_due_ns),
             record: StepRecord::empty(window, facts.users),
             facts,
             window_known: opened.is_some(),
@@ -177,6 +180,7 @@ impl Replay {
             };
             record.output_tokens_in_window += n_out as f64 * share;
             record.streaming_ns += u128::from(overlap(first, last));
+            self.streams.add(first, last);
             record.completed_in_window += u64::from(line.outcome == Outcome::Ok && inside(last));
         }
         let Some(sent) = line.sent_ns else {
@@ -201,7 +205,8 @@ impl Replay {
         }
     }
 
-    fn result(self) -> StepResult {
+    fn result(mut self) -> StepResult {
+        self.record.streaming_p95 = self.streams.p95(self.record.window);
         let mut result = summarise(self.facts, &self.record, StepContext::default());
         result.recomputed = true;
         result.goose = None;
@@ -276,6 +281,7 @@ mod tests {
             "{:?}",
             step.concurrency
         );
+        assert_eq!(step.concurrency.streaming_p95, 4);
         assert!((step.output_tps - 200.0).abs() < 1.0, "{}", step.output_tps);
         assert!((step.ttft_ms.p50.unwrap() - 20.0).abs() < 0.02);
         assert!((step.tpot_ms.p50.unwrap() - 20.0).abs() < 0.02);

@@ -59,7 +59,7 @@ pub fn summarise(facts: StepFacts, record: &StepRecord, context: StepContext) ->
             claimed: record.users,
             observed: per_second(record.in_flight_ns as f64 / NS),
             streaming: per_second(record.streaming_ns as f64 / NS),
-            streaming_peak: record.streaming_peak,
+            streaming_p95: record.streaming_p95,
             server_running: context.server_running.map(round),
             server_waiting: context.server_waiting.map(round),
             littles_law: e2el.mean.map(|mean| round(request_rps * mean / 1e3)),
@@ -249,11 +249,11 @@ mod tests {
         );
         assert!(found(|r| r.in_flight_ns = r.in_flight_ns * 9 / 10).contains(&Verdict::ConcurrencyShort));
         assert_eq!(found(|r| r.streaming_ns /= 4), [Verdict::MostlyWaiting]);
-        let one_slot = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 76, 1);
+        let one_slot = |r: &mut StepRecord| (r.streaming_ns, r.streaming_p95) = (r.streaming_ns / 76, 1);
         assert_eq!(found(one_slot), [Verdict::Queued]);
-        let unseen = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 76, 0);
+        let unseen = |r: &mut StepRecord| (r.streaming_ns, r.streaming_p95) = (r.streaming_ns / 76, 0);
         assert_eq!(found(unseen), [Verdict::MostlyWaiting], "nobody looked");
-        let short = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 760, 4);
+        let short = |r: &mut StepRecord| (r.streaming_ns, r.streaming_p95) = (r.streaming_ns / 760, 4);
         assert_eq!(found(short), [Verdict::MostlyWaiting], "streams hardly overlap");
         assert_eq!(found(|r| r.output_tokens /= 2), [Verdict::ShortOutput]);
         assert_eq!(found(|r| r.goose_requests.0 += 1), [Verdict::GooseMismatch]);
@@ -332,7 +332,7 @@ mod tests {
         };
         assert_eq!(verdicts(80.0, 0.0, |_| {}), []);
         assert_eq!(verdicts(1.0, 79.0, |_| {}), [Verdict::Queued]);
-        let prompts = |r: &mut StepRecord| (r.streaming_ns, r.streaming_peak) = (r.streaming_ns / 10, 10);
+        let prompts = |r: &mut StepRecord| (r.streaming_ns, r.streaming_p95) = (r.streaming_ns / 10, 10);
         assert_eq!(verdicts(80.0, 0.0, prompts), [Verdict::MostlyWaiting]);
         assert_eq!(verdicts(160.0, 0.0, |_| {}), [Verdict::ServerCount]);
         assert_eq!(verdicts(76.5, 0.0, |_| {}), [], "within 5 %");

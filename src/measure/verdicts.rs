@@ -113,15 +113,15 @@ fn is_queued(step: &StepResult) -> bool {
 }
 
 /// A server with so many slots never has more streams between their first and last token than that, and mostly has nearly
-/// as many. A window shorter than a request need not have seen the most.
+/// as many. A window shorter than a request need not have seen as many.
 fn has_few_slots(step: &StepResult) -> bool {
     let seen = &step.concurrency;
-    let peak = f64::from(seen.streaming_peak);
+    let most = f64::from(seen.streaming_p95);
     let long = step
         .e2el_ms
         .mean
         .is_some_and(|ms| step.window_s >= (ms / 1e3).max(1.0));
-    long && peak > 0.0 && peak < (1.0 - TOLERATED) * seen.observed && seen.streaming > 0.5 * peak
+    long && most > 0.0 && most < (1.0 - TOLERATED) * seen.observed && seen.streaming > 0.5 * most
 }
 
 fn server_differs(seen: &Concurrency) -> bool {

@@ -164,10 +164,10 @@ fn concurrency(verdict: Verdict, s: &StepResult) -> String {
             significant(waiting.unwrap_or(seen.observed - running)),
         ),
         (Verdict::Queued, None, _) => format!(
-            "the server worked on {} of {observed} requests at a time, never on more than {}; {} waited: give it more slots \
+            "the server worked on {} of {observed} requests at a time, hardly ever on more than {}; {} waited: give it more slots \
              (--parallel) if it has fewer than users, or ask with fewer users",
             significant(seen.streaming),
-            seen.streaming_peak,
+            seen.streaming_p95,
             significant(seen.observed - seen.streaming)
         ),
         (Verdict::ServerCount, running, waiting) => format!(

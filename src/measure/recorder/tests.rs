@@ -76,6 +76,7 @@ fn what_lies_inside_the_window_counts() {
     assert_eq!(record.output_tokens_in_window, 5.0);
     assert_eq!(record.in_flight_ns, u128::from((30 + 50 + 10) * MS));
     assert_eq!(record.streaming_ns, u128::from((30 + 40) * MS));
+    assert_eq!(record.streaming_p95, 1);
     assert_eq!(
         seconds,
         [Arrivals {

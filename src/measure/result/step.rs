@@ -179,9 +179,9 @@ pub struct Concurrency {
     pub observed: f64,
     /// Streams past their first token, averaged over the window.
     pub streaming: f64,
-    /// Most streams past their first token at a time.
+    /// Streams past their first token that were not exceeded during 95 % of the window.
     #[serde(default)]
-    pub streaming_peak: u32,
+    pub streaming_p95: u32,
     /// What Little's law makes of throughput and latency: `request_rps` times the mean E2EL in seconds.
     pub littles_law: Option<f64>,
     /// Requests that the server said it worked on, averaged over the window.
