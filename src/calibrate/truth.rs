@@ -47,8 +47,8 @@ impl Told {
     }
 }
 
-/// How far the client is from the server. Counts are of the whole load; errors of the requests sent inside the window
-/// whose events agree in number.
+/// How far the client is from the server. Counts are of the whole load; errors of the requests sent inside the window, or
+/// of all where the machine is so slow that there is none, whose events agree in number.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Truth {
     /// Requests that succeeded.
@@ -90,6 +90,8 @@ pub fn compare(seen: &[Seen], told: &[Told], clock: Clock, window: Window) -> Tr
         .filter_map(|told| Some((number(told)?, told)))
         .collect();
     let inside = |at: u64| window.start_ns <= at && at < window.end_ns;
+    let judged = |sample: &Sample| sample.outcome == Outcome::Ok && sample.sent_ns.is_some_and(inside);
+    let all = !seen.iter().any(|seen| judged(&seen.sample));
     let (mut truth, mut errors) = (Truth::default(), Errors::default());
     for Seen { sample, events } in seen {
         let told = by_id.remove(&sample.id);
@@ -104,7 +106,7 @@ pub fn compare(seen: &[Seen], told: &[Told], clock: Clock, window: Window) -> Tr
         truth.lost += sent.saturating_sub(counted);
         truth.doubled += counted.saturating_sub(sent);
         if let Some(told) = told
-            && sample.sent_ns.is_some_and(inside)
+            && (all || judged(sample))
             && events.len() == told.before.len()
         {
             errors.request(sample, events, told, clock);
@@ -190,6 +192,23 @@ mod tests {
         assert_eq!((truth.itl.n, truth.itl.p50), (2, Some(0.5)));
         assert_eq!(truth.ttft.max, Some(0.002));
         assert_eq!(truth.sent_rate, Some(100.0));
+    }
+
+    #[test]
+    fn requests_of_the_warm_up_count_only_where_there_are_no_others() {
+        let clock = Clock::start();
+        let (early, told_early) = pair(1, &[1_000, 2_000], 300, clock);
+        let (mut late, told_late) = pair(2, &[5_000, 6_000], 0, clock);
+        late.sample.sent_ns = Some(4_000);
+        let window = Window {
+            start_ns: 3_000,
+            end_ns: 9_000,
+        };
+        let told = [told_early, told_late];
+        let truth = compare(&[early.clone(), late], &told, clock, window);
+        assert_eq!((truth.arrival.n, truth.arrival.max), (2, Some(0.0)));
+        let truth = compare(&[early], &told, clock, window);
+        assert_eq!((truth.arrival.n, truth.arrival.max), (2, Some(0.0003)));
     }
 
     #[test]

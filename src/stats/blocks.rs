@@ -103,12 +103,21 @@ impl Blocks {
     }
 
     /// The same of a share that stands for the level `p` of a percentile: how far the share below it may lie from `p`.
+    /// Where all or none lie below it, as when the greatest values are equal, drawing them anew tells nothing of the spread;
+    /// then it is that of independent values.
     fn level(&self, p: f64) -> Level {
         let value = self.ratio();
         let drawn = self.draw(value);
+        let (below, above) = match 0.0 < value && value < 1.0 {
+            true => (drawn.low - value, drawn.high - value),
+            false => {
+                let half = NORMAL_975 * (p * (1.0 - p) / self.counts.iter().sum::<f64>()).sqrt();
+                (-half, half)
+            }
+        };
         Level {
-            low: p + drawn.widen * (drawn.low - value),
-            high: p + drawn.widen * (drawn.high - value),
+            low: p + drawn.widen * below,
+            high: p + drawn.widen * above,
             blocks: drawn.blocks,
         }
     }

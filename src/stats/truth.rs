@@ -64,6 +64,16 @@ fn right(held: usize) {
 }
 
 #[test]
+fn equal_values_at_the_top_do_not_feign_that_a_percentile_is_known() {
+    let mut values = series(1, 120, 0.0, 0.5);
+    values.sort_by(f64::total_cmp);
+    values[118] = values[119];
+    assert_eq!(percentile(&values, 0.99), None);
+    let known = percentile(&[7.0; 1_000], 0.99).unwrap();
+    assert_eq!((known.low, known.high), (7.0, 7.0));
+}
+
+#[test]
 fn intervals_of_means_hold_the_truth() {
     let truth = 0.125_f64.exp();
     right(held(500, 0.0, truth, mean));
