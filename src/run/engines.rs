@@ -248,7 +248,8 @@ pub struct Had {
     pub converted: Option<Converted>,
 }
 
-/// Gets an engine's program, building it for the device if need be, and `model` in a form that it reads, converting it if need be.
+/// Gets an engine's program, building it for the device if need be, and `model` in a form that it reads, converting it if
+/// need be.
 ///
 /// # Errors
 /// What to do where the program or its converter can't be had, or the end of what cargo or the converter said.

@@ -38,7 +38,7 @@ type Figure = (
     fn(&StepResult) -> Option<f64>,
 );
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [Figure; 10] = [
     (
         "throughput",
         "output of all users together",
@@ -59,6 +59,13 @@ const FIGURES: [Figure; 9] = [
         "ms",
         Some(false),
         |s| s.ttft_ms.p99,
+    ),
+    (
+        "TPOT p50",
+        "time per output token after the first, a request's mean, the median",
+        "ms",
+        Some(false),
+        |s| s.tpot_ms.p50,
     ),
     (
         "ITL p50",
