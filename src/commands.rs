@@ -288,7 +288,11 @@ pub fn calibrate(flags: &Calibrate, interrupt: &Interrupt) -> anyhow::Result<End
     let progress = Progress::new(Show::Auto);
     let reference = calibrate::Reference::start(&engine::this_program())?;
     let shown = progress.task(
-        &format!("calibrating: {} users x {} events/s", load.users, load.rate),
+        &format!(
+            "calibrating: {} x {} events/s",
+            report::users(load.users),
+            load.rate
+        ),
         None,
     );
     let measured = calibrate::measure(&reference, &load, interrupt.stop())?;

@@ -7,6 +7,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
 use super::columns::significant;
+use super::words::users;
 use crate::measure::calibration::{BOUND_MS, Calibration, Calibrations, Capacity, Limit, Tried};
 use crate::measure::result::Stamp;
 
@@ -20,8 +21,8 @@ pub fn calibration(c: &Calibration) -> String {
     let load = &c.load;
     let mut line = |words: String| writeln!(text, "{words}").expect("writing to a String cannot fail");
     line(format!(
-        "{} users x {} events/s against the built-in reference server, {} s",
-        load.users,
+        "{} x {} events/s against the built-in reference server, {} s",
+        users(load.users),
         significant(load.rate),
         significant(c.window_s)
     ));
@@ -110,8 +111,8 @@ fn remarks(c: &Calibration) -> Vec<String> {
 fn held(capacity: &Capacity) -> String {
     let rate = |one: &Tried| {
         format!(
-            "{} users x {} events/s ({} events/s)",
-            one.users,
+            "{} x {} events/s ({} events/s)",
+            users(one.users),
             significant(one.rate),
             significant(one.events_per_s)
         )
@@ -141,8 +142,8 @@ pub fn tried(one: &Tried) -> String {
         Some(_) => format!("missed, {}", missed_because(one)),
     };
     format!(
-        "{} users x {} events/s: {outcome} (error p99 {}, {} events/s)",
-        one.users,
+        "{} x {} events/s: {outcome} (error p99 {}, {} events/s)",
+        users(one.users),
         significant(one.rate),
         ms(one.error_p99_ms),
         significant(one.events_per_s)

@@ -1,9 +1,11 @@
 //! Which engine leads under one load, and by how much.
 //!
-//! One leads another where their 95 % intervals do not overlap; with repeats, where the spans of all do not.
+//! One leads another where `loadtest compare` would call their difference real.
 
 use super::columns::significant;
+use super::conclusions::difference;
 use super::loads::Loads;
+use crate::measure::load_of;
 use crate::measure::result::StepResult;
 
 /// A figure that engines are compared by.
@@ -12,30 +14,32 @@ struct Figure {
     what: &'static str,
     unit: &'static str,
     higher_is_better: bool,
-    of: fn(&StepResult) -> Option<Told>,
+    /// Its name where it is compared.
+    metric: &'static str,
+    of: fn(&StepResult) -> Option<f64>,
 }
-
-/// A value with its interval.
-type Told = (f64, Option<[f64; 2]>);
 
 const FIGURES: [Figure; 3] = [
     Figure {
         what: "Most tokens per second",
         unit: "tok/s",
         higher_is_better: true,
-        of: |s| (s.output_tps > 0.0).then_some((s.output_tps, s.output_tps_ci95)),
+        metric: "output_tps",
+        of: |s| (s.output_tps > 0.0).then_some(s.output_tps),
     },
     Figure {
         what: "Shortest wait for the first token (TTFT p50)",
         unit: "ms",
         higher_is_better: false,
-        of: |s| Some((s.ttft_ms.p50?, s.ttft_ms.ci95.p50)),
+        metric: "ttft_p50",
+        of: |s| s.ttft_ms.p50,
     },
     Figure {
         what: "Shortest gap between tokens (ITL p50)",
         unit: "ms",
         higher_is_better: false,
-        of: |s| Some((s.itl_ms.p50?, s.itl_ms.ci95.p50)),
+        metric: "itl_p50",
+        of: |s| s.itl_ms.p50,
     },
 ];
 
@@ -49,7 +53,7 @@ pub(super) fn at(loads: &Loads<'_>, load: usize) -> Vec<String> {
             best: (loads.engines[best.engine], best.value),
             next: (loads.engines[next.engine], next.value),
             higher_is_better: figure.higher_is_better,
-            clear: best.apart(&next),
+            clear: apart(loads, load, figure, &best, &next),
         };
         Some(format!("{}: {}", figure.what, lead.words(figure.unit)))
     };
@@ -62,15 +66,24 @@ pub(super) struct Ranked {
     /// Number of the engine.
     pub engine: usize,
     pub value: f64,
-    interval: Option<[f64; 2]>,
 }
 
-impl Ranked {
-    /// Whether two differ by more than chance: their intervals do not overlap. Nothing where one is not known.
-    pub fn apart(&self, other: &Ranked) -> Option<bool> {
-        let ([low, high], [other_low, other_high]) = self.interval.zip(other.interval)?;
-        Some(low > other_high || high < other_low)
-    }
+/// Whether two differ by more than chance. Nothing where they were measured too briefly to say.
+fn apart(loads: &Loads<'_>, load: usize, figure: &Figure, one: &Ranked, other: &Ranked) -> Option<bool> {
+    let step = *loads.repeats(one.engine, load).first()?;
+    let [candidate, baseline] = [one, other].map(|ranked| loads.engines[ranked.engine]);
+    let row = difference(loads.run, baseline, candidate, &load_of(step), figure.metric)?;
+    Some(row.real)
+}
+
+/// Whether the throughput of two differs by more than chance.
+pub(super) fn throughput_apart(loads: &Loads<'_>, load: usize, one: &Ranked, other: &Ranked) -> Option<bool> {
+    apart(loads, load, &FIGURES[0], one, other)
+}
+
+/// Whether the median wait for their first token does.
+pub(super) fn wait_apart(loads: &Loads<'_>, load: usize, one: &Ranked, other: &Ranked) -> Option<bool> {
+    apart(loads, load, &FIGURES[1], one, other)
 }
 
 /// These engines by their output tokens per second, the most first.
@@ -91,13 +104,9 @@ fn among(mut ranked: Vec<Ranked>, engines: &[usize]) -> Vec<Ranked> {
 /// The engines that have this figure, with its value over their repeats, the best first.
 fn ranked(loads: &Loads<'_>, load: usize, figure: &Figure) -> Vec<Ranked> {
     let of = |engine: usize| {
-        let told = loads.repeats(engine, load).into_iter().filter_map(figure.of);
-        let (value, interval) = spanned(&told.collect::<Vec<_>>())?;
-        Some(Ranked {
-            engine,
-            value,
-            interval,
-        })
+        let values = loads.repeats(engine, load).into_iter().filter_map(figure.of);
+        let value = mean(values.collect())?;
+        Some(Ranked { engine, value })
     };
     let mut ranked: Vec<Ranked> = (0..loads.engines.len()).filter_map(of).collect();
     ranked.sort_by(|a, b| match figure.higher_is_better {
@@ -113,25 +122,12 @@ pub(super) fn mean(values: Vec<f64>) -> Option<f64> {
     (n > 0).then(|| values.iter().sum::<f64>() / n as f64)
 }
 
-/// Repeats as one: their mean, and an interval that spans those of all.
-fn spanned(told: &[Told]) -> Option<Told> {
-    let value = mean(told.iter().map(|(value, _)| *value).collect())?;
-    let ends = told
-        .iter()
-        .flat_map(|(value, interval)| interval.unwrap_or([*value; 2]));
-    let known = told.len() > 1 || told.iter().all(|(_, interval)| interval.is_some());
-    let span = ends.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], end| {
-        [low.min(end), high.max(end)]
-    });
-    Some((value, known.then_some(span)))
-}
-
 /// Who leads, and whether the lead is more than chance.
 struct Lead<'a> {
     best: (&'a str, f64),
     next: (&'a str, f64),
     higher_is_better: bool,
-    /// Intervals do not overlap; nothing where one is not known.
+    /// It is; nothing where they were measured too briefly to say.
     clear: Option<bool>,
 }
 
@@ -141,8 +137,7 @@ impl Lead<'_> {
         let (value_text, next_text) = (significant(value), significant(next_value));
         if self.clear == Some(false) {
             return format!(
-                "{best} ({value_text} {unit}) and {next} ({next_text} {unit}) cannot be told apart: their 95 % intervals \
-                 overlap."
+                "{best} ({value_text} {unit}) and {next} ({next_text} {unit}) cannot be told apart."
             );
         }
         let unsure = match self.clear {
@@ -201,20 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_is_no_lead() {
+    fn what_may_be_chance_is_no_lead() {
         assert_eq!(
             lead(true, Some(false)).words("tok/s"),
-            "a (30.0 tok/s) and b (10.0 tok/s) cannot be told apart: their 95 % intervals overlap."
+            "a (30.0 tok/s) and b (10.0 tok/s) cannot be told apart."
         );
-        let with = |value, interval| Ranked {
-            engine: 0,
-            value,
-            interval,
-        };
-        let one = with(10.0, Some([8.0, 12.0]));
-        assert_eq!(one.apart(&with(11.0, Some([9.0, 13.0]))), Some(false));
-        assert_eq!(one.apart(&with(20.0, Some([19.0, 21.0]))), Some(true));
-        assert_eq!(one.apart(&with(20.0, None)), None);
     }
 
     #[test]

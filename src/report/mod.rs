@@ -34,6 +34,7 @@ pub use dashboard::{Dashboard, Overview, leave};
 pub use export::export;
 pub use gates::gates_junit;
 pub use progress::{Live, Phase, Progress, ServerNow, Show, StepProgress, Task};
+pub use words::users;
 
 /// Shows a run. `width` is the number of columns that the table may take ([`terminal_width`]); `dir`, where its files
 /// are.

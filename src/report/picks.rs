@@ -138,14 +138,14 @@ fn most(loads: &Loads<'_>, load: usize, engines: &[usize], of_whom: &str) -> (Ve
     let mut level = vec![best.engine];
     level.extend(
         rest.iter()
-            .filter(|one| best.apart(one) == Some(false))
+            .filter(|one| leads::throughput_apart(loads, load, best, one) == Some(false))
             .map(|one| one.engine),
     );
     if level.len() > 1 {
         return by_wait(loads, load, level, &tps);
     }
     let lead = rest.first().map_or_else(String::new, |next| {
-        let unsure = match best.apart(next) {
+        let unsure = match leads::throughput_apart(loads, load, best, next) {
             None => "; measured too briefly to rule out chance",
             Some(_) => "",
         };
@@ -170,7 +170,7 @@ fn by_wait(loads: &Loads<'_>, load: usize, level: Vec<usize>, tps: &str) -> (Vec
         names.join(" and ")
     };
     match leads::by_wait(loads, load, &level)[..] {
-        [first, second, ..] if first.apart(&second) == Some(true) => {
+        [first, second, ..] if leads::wait_apart(loads, load, &first, &second) == Some(true) => {
             let others: Vec<usize> = level
                 .into_iter()
                 .filter(|engine| *engine != first.engine)
@@ -199,7 +199,7 @@ fn sooner(loads: &Loads<'_>, load: usize, engines: &[usize], taken: usize) -> St
     let waits = leads::by_wait(loads, load, engines);
     let own = waits.iter().find(|one| one.engine == taken);
     match (waits.first(), own) {
-        (Some(first), Some(own)) if first.apart(own) == Some(true) => format!(
+        (Some(first), Some(own)) if leads::wait_apart(loads, load, first, own) == Some(true) => format!(
             " {} answers sooner: TTFT p50 {} ms against {}.",
             loads.engines[first.engine],
             significant(first.value),

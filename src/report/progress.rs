@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::dashboard::{Dashboard, Overview};
+use super::words::users;
 use crate::measure::LatestSecond;
 use crate::measure::result::StepResult;
 
@@ -260,8 +261,12 @@ impl Live {
             )
         });
         format!(
-            "{phase}: {} users, {} in flight, {:.0} tok/s, TTFT p50 {ttft}, {} ok, {} failed{left}",
-            self.users, self.in_flight, self.tokens_per_s, self.ok, self.failed
+            "{phase}: {}, {} in flight, {:.0} tok/s, TTFT p50 {ttft}, {} ok, {} failed{left}",
+            users(self.users),
+            self.in_flight,
+            self.tokens_per_s,
+            self.ok,
+            self.failed
         )
     }
 

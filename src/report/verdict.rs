@@ -54,8 +54,9 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
             s.cold_users, s.facts.users
         ),
         Verdict::Resent => format!(
-            "{} requests were sent a second time: the server closes connections that it said it keeps open",
-            s.resent
+            "{} request{} sent a second time: the server closes connections that it said it keeps open",
+            s.resent,
+            if s.resent == 1 { " was" } else { "s were" }
         ),
         Verdict::GooseMismatch => {
             let goose = s.goose.map_or((0, 0), |g| (g.ok, g.failed));

@@ -142,7 +142,7 @@ pub(super) fn verdicts(run: &RunResult) -> Vec<Judged> {
 }
 
 /// So many users.
-pub(super) fn users(n: u32) -> String {
+pub fn users(n: u32) -> String {
     format!("{n} user{}", if n == 1 { "" } else { "s" })
 }
 

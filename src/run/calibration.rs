@@ -7,6 +7,7 @@ use crate::calibrate::{self, CalibrateError, Load, Reference};
 use crate::engine::this_program;
 use crate::measure::{Store, StoreError};
 use crate::profile::{Cpus, Profile};
+use crate::report::users;
 
 /// Length of the window.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -45,8 +46,9 @@ pub fn calibrate(bench: &Bench<'_>, store: &mut Store, when: When) -> Result<(),
     };
     let shown = bench.progress.task(
         &format!(
-            "measuring the client's own error {name} the run: {} users x {} events/s",
-            load.users, load.rate
+            "measuring the client's own error {name} the run: {} x {} events/s",
+            users(load.users),
+            load.rate
         ),
         None,
     );

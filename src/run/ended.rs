@@ -3,6 +3,7 @@
 use super::step::{Bench, Toll};
 use crate::engine::{Exit, Load, Recipe};
 use crate::measure::result::{EngineFailure, LoadTime};
+use crate::report::users;
 use crate::telemetry;
 
 /// Whether it was killed, by us or by others.
@@ -33,8 +34,9 @@ pub fn death(
     if let Some(toll) = toll {
         let plural = if toll.requests == 1 { "" } else { "s" };
         message += &format!(
-            ", under {} users; it took {} request{plural} down (server_exit)",
-            toll.users, toll.requests
+            ", under {}; it took {} request{plural} down (server_exit)",
+            users(toll.users),
+            toll.requests
         );
     }
     if killed(exit) {

@@ -41,7 +41,7 @@ fn batch(run: &RunResult, known: &[&str], load: &Load) -> Option<String> {
         return None;
     };
     let figures = format!("{} tok/s at {}", significant(most), users(load.users));
-    Some(match row(run, next, best, load, "output_tps") {
+    Some(match difference(run, next, best, load, "output_tps") {
         Some(row) if row.real => format!(
             "Batch work: {best}, {figures}, {} times {next}'s {}, which is more than chance",
             significant(most / less),
@@ -58,8 +58,15 @@ fn batch(run: &RunResult, known: &[&str], load: &Load) -> Option<String> {
     })
 }
 
-/// The comparison of one metric, corrected for all engines that were compared.
-fn row(run: &RunResult, baseline: &str, candidate: &str, load: &Load, metric: &str) -> Option<Row> {
+/// The comparison of two engines in a metric under a load, corrected for all engines and loads that were compared. Nothing
+/// where they were measured too briefly.
+pub(in crate::report) fn difference(
+    run: &RunResult,
+    baseline: &str,
+    candidate: &str,
+    load: &Load,
+    metric: &str,
+) -> Option<Row> {
     let side = |engine: &str| Side {
         run,
         engine: engine.to_owned(),

@@ -9,6 +9,9 @@ use crate::report::words::users;
 /// A server that uses this share of its threads, or of a GPU, is limited by them.
 const BUSY: f64 = 0.9;
 
+/// A hypervisor that takes this share of the processors holds a server back.
+const STOLEN: f64 = 0.1;
+
 /// For each engine, what held it back under its largest load.
 pub(super) fn limits(run: &RunResult) -> Vec<String> {
     let mut lines = Vec::new();
@@ -59,12 +62,21 @@ fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
         .get("threads")
         .or(engine?.wanted.get("threads"))?
         .as_f64()?;
-    let cores = server.cpu_s? / step.window_s.max(f64::MIN_POSITIVE);
+    let window_s = step.window_s.max(f64::MIN_POSITIVE);
+    let cores = server.cpu_s? / window_s;
+    let stolen = step.client.steal_s.unwrap_or(0.0) / window_s;
     Some(match cores >= BUSY * threads {
         true => format!(
             "{name} at {users} was limited by its processors: it kept {} of {} threads busy",
             significant(cores),
             significant(threads)
+        ),
+        false if stolen >= STOLEN => format!(
+            "{name} at {users} kept {} of {} threads busy, while the hypervisor took {} % of the machine's processors away: \
+             what else held it back is not to be seen from outside",
+            significant(cores),
+            significant(threads),
+            significant(100.0 * stolen)
         ),
         false => format!(
             "{name} at {users} kept {} of {} threads busy: what held it back is not to be seen from outside",

@@ -5,10 +5,11 @@
 mod choice;
 mod limit;
 
-pub(super) use choice::{Limits, choices, limits_of};
+pub(super) use choice::{Limits, choices, difference, limits_of};
 
 use crate::measure::result::{Load, RunResult, StepResult, Verdict};
 use crate::measure::{is_spoilt_by_client, load_of};
+use crate::report::words::users;
 
 /// A larger share of failed requests keeps a step out of the verdict.
 const FAILED: f64 = 0.01;
@@ -75,7 +76,8 @@ fn knees(run: &RunResult) -> Vec<String> {
             let (engine, knee) = (&fit.engine, fit.knee_users);
             Some(match knee < most {
                 true => format!(
-                    "{engine} has its knee at {knee} users: beyond it, more users add more latency than throughput"
+                    "{engine} has its knee at {}: beyond it, more users add more latency than throughput",
+                    users(knee)
                 ),
                 false => format!(
                     "{engine} has its knee at {most} users or beyond: only a sweep that goes on would find it"
@@ -160,6 +162,20 @@ mod tests {
         assert!(is_sound(&step));
         step.ttft_ms.p50 = Some(20.0);
         assert!(!is_sound(&step));
+    }
+
+    #[test]
+    fn a_server_without_processors_is_not_a_riddle() {
+        let mut run = sweep();
+        for step in &mut run.steps {
+            step.client.steal_s = Some(0.4 * step.window_s);
+            step.server.as_mut().unwrap().cpu_s = Some(0.5 * step.window_s);
+        }
+        let said = conclusions(&run).join("\n");
+        assert!(
+            said.contains("0.50 of 2.00 threads busy, while the hypervisor took 40.0 %"),
+            "{said}"
+        );
     }
 
     #[test]

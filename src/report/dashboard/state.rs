@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::measure::LatestSecond;
 use crate::measure::result::StepResult;
-use crate::report::Live;
+use crate::report::{Live, users};
 
 /// Seconds of each engine that are kept for its sparklines.
 const KEPT: usize = 300;
@@ -130,7 +130,7 @@ impl State {
     pub fn ended(&mut self, step: &StepResult) {
         let facts = &step.facts;
         self.finished.push(Finished {
-            name: format!("{}, {} users", facts.engine, facts.users),
+            name: format!("{}, {}", facts.engine, users(facts.users)),
             tokens_per_s: step.output_tps,
             ttft_ms: [step.ttft_ms.p50, step.ttft_ms.p99],
             itl_ms: step.itl_ms.p50,
