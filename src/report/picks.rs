@@ -103,7 +103,12 @@ fn pick(loads: &Loads<'_>, load: usize, label: String, limits: &Limits) -> Pick 
         "Beyond the limits"
     };
     let others = (!broken.is_empty()).then(|| format!("{whose}: {}.", broken.join("; ")));
-    let silent = (!silent.is_empty()).then(|| format!("No valid figures of {}.", silent.join(" and ")));
+    let silent = (!silent.is_empty()).then(|| {
+        format!(
+            "No valid figures of {}: the findings say why.",
+            silent.join(" and ")
+        )
+    });
     let why: Vec<String> = [chosen, others, silent].into_iter().flatten().collect();
     Pick {
         load: label,
@@ -282,7 +287,7 @@ mod tests {
         run.steps[3].requests.failed = run.steps[3].requests.sent;
         insta::assert_snapshot!(told(&run), @r"
         4 users [1] false: Most tokens per second: 200, 2.00 times candle's 100. candle answers sooner: TTFT p50 1500 ms against 3000. None stays within the limits: candle (TTFT p99 2000 ms); llamacpp (TTFT p99 5000 ms).
-        64 users [0] true: Within the limits: TTFT p99 90.0 ms, TPOT p50 20.0 ms. No valid figures of llamacpp.
+        64 users [0] true: Within the limits: TTFT p99 90.0 ms, TPOT p50 20.0 ms. No valid figures of llamacpp: the findings say why.
         ");
     }
 

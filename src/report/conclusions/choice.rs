@@ -109,6 +109,11 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
         significant(limits.tpot_ms)
     );
     let fewest = sound(run).map(|step| step.facts.users).min()?;
+    // Of an engine whose smallest load is not valid, nothing is known of that one.
+    let fewest_of = |engine: &str| {
+        let steps = sound(run).filter(|step| step.facts.engine == engine);
+        steps.map(|step| step.facts.users).min()
+    };
     // A run of one user does not tell how many are served.
     sound(run).find(|step| step.facts.users > 1)?;
     let Some((_, most)) = ranked.first() else {
@@ -127,7 +132,7 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
         .filter(|engine| !best.contains(engine))
         .map(|engine| match ranked.iter().find(|(name, _)| name == engine) {
             Some((_, users)) => format!("{engine} up to {users}"),
-            None => format!("{engine} not even with {fewest}"),
+            None => format!("{engine} not even with {}", fewest_of(engine).unwrap_or(fewest)),
         })
         .collect();
     let rest = match rest.is_empty() {

@@ -179,6 +179,23 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_is_not_judged_by_a_load_without_valid_figures() {
+        let mut run = sweep();
+        for step in run
+            .steps
+            .iter_mut()
+            .filter(|step| step.facts.engine == "llamacpp")
+        {
+            step.ttft_ms.p99 = Some(5_000.0);
+            if step.facts.users == 1 {
+                step.client.error_p99_ms = Some(1_000.0);
+            }
+        }
+        let said = conclusions(&run).join("\n");
+        assert!(said.contains("llamacpp not even with 4"), "{said}");
+    }
+
+    #[test]
     fn one_engine_is_not_compared() {
         let mut run = sweep();
         run.steps.retain(|step| step.facts.engine == "candle");
