@@ -65,21 +65,21 @@ fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
     let window_s = step.window_s.max(f64::MIN_POSITIVE);
     let cores = server.cpu_s? / window_s;
     let stolen = step.client.steal_s.unwrap_or(0.0) / window_s;
+    let held_back = match stolen >= STOLEN {
+        true => format!(
+            ", while the hypervisor took {} % of the machine's processors away: what else held it back",
+            significant(100.0 * stolen)
+        ),
+        false => ": what held it back".to_owned(),
+    };
     Some(match cores >= BUSY * threads {
         true => format!(
             "{name} at {users} was limited by its processors: it kept {} of {} threads busy",
             significant(cores),
             significant(threads)
         ),
-        false if stolen >= STOLEN => format!(
-            "{name} at {users} kept {} of {} threads busy, while the hypervisor took {} % of the machine's processors away: \
-             what else held it back is not to be seen from outside",
-            significant(cores),
-            significant(threads),
-            significant(100.0 * stolen)
-        ),
         false => format!(
-            "{name} at {users} kept {} of {} threads busy: what held it back is not to be seen from outside",
+            "{name} at {users} kept {} of {} threads busy{held_back} is not to be seen from outside",
             significant(cores),
             significant(threads)
         ),
