@@ -149,7 +149,11 @@ impl Recipe {
         let Some(find) = &self.find else {
             return match self.kind {
                 Kind::Command => "give the line that starts it: --command 'my-server --port {port}'".into(),
-                _ => "it is built in a source checkout of loadtest, and this is none".into(),
+                _ => format!(
+                    "it is built in a source checkout of loadtest, and this is none; in one, `cargo install --locked --path .` in \
+                     servers/{} puts it on PATH",
+                    self.name
+                ),
             };
         };
         let path =

@@ -16,8 +16,8 @@ use hdrhistogram::serialization::interval_log::{
 };
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 
+use super::folder::file_safe;
 use super::result::StepFacts;
-use super::store::file_safe;
 use super::{Latencies, StepRecord};
 
 /// Name of the log of a step.

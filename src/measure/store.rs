@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::across::across_steps;
 use super::calibration::Calibrations;
+use super::folder;
 use super::requests::Writer;
 use super::result::{EngineResult, RunResult, SCHEMA_VERSION, Status, StepFacts, StepResult, Verification};
 use super::summary::{StepContext, summarise};
@@ -58,7 +59,7 @@ pub enum StoreError {
     },
 }
 
-fn writing(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+pub(super) fn writing(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
     |source| StoreError::Write {
         path: path.to_owned(),
         source,
@@ -79,7 +80,7 @@ impl Store {
     /// # Errors
     /// When the directory or a file in it cannot be written.
     pub fn create(root: &Path, run: RunResult) -> Result<Store, StoreError> {
-        let dir = create_dir(root, &run)?;
+        let dir = folder::create(root, &run)?;
         let names = run.engines.iter().map(|engine| engine.name.clone()).collect();
         let requests = dir.join("requests.jsonl");
         let writer = Writer::start(&requests, names).map_err(writing(&requests))?;
@@ -211,47 +212,6 @@ impl Store {
     }
 }
 
-/// Creates a directory that no other run has: a second run within the same second gets a number.
-fn create_dir(root: &Path, run: &RunResult) -> Result<PathBuf, StoreError> {
-    fs::create_dir_all(root).map_err(writing(root))?;
-    let started: DateTime<Utc> = run.started_at.parse().unwrap_or_default();
-    let name = format!(
-        "{}-{}",
-        started.format("%Y%m%dT%H%M%SZ"),
-        file_safe(run.profile_name().unwrap_or("run"))
-    );
-    for attempt in 1_u32.. {
-        let dir = root.join(if attempt == 1 {
-            name.clone()
-        } else {
-            format!("{name}-{attempt}")
-        });
-        match fs::create_dir(&dir) {
-            Ok(()) => {
-                let hdr = dir.join("hdr");
-                fs::create_dir(&hdr).map_err(writing(&hdr))?;
-                return Ok(dir);
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(writing(&dir)(e)),
-        }
-    }
-    unreachable!("more than four billion runs within a second")
-}
-
-/// A name that is safe as part of a file name everywhere.
-pub(super) fn file_safe(name: &str) -> String {
-    name.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
-}
-
 /// Reads `run.json` of a run directory.
 ///
 /// # Errors
@@ -276,44 +236,10 @@ pub fn load(dir: &Path) -> Result<RunResult, StoreError> {
     serde_json::from_value(value).map_err(malformed)
 }
 
-/// The directory of `run`: a path, or `last` for the newest run under `root`, `last~1` for the one before it, and so on.
-///
-/// # Errors
-/// When there is no such run.
-pub fn find(root: &Path, run: &str) -> Result<PathBuf, StoreError> {
-    let holds_run = |dir: &Path| dir.join("run.json").is_file() || dir.join("requests.jsonl").is_file();
-    let back = match run.strip_prefix("last") {
-        Some("") => Some(0),
-        Some(rest) => rest.strip_prefix('~').and_then(|n| n.parse::<usize>().ok()),
-        None => None,
-    };
-    let Some(back) = back else {
-        let named = [PathBuf::from(run), root.join(run)];
-        return named
-            .into_iter()
-            .find(|dir| holds_run(dir))
-            .ok_or_else(|| StoreError::NoRun {
-                path: PathBuf::from(run),
-            });
-    };
-    let entries = fs::read_dir(root).map_err(|source| StoreError::Read {
-        path: root.to_owned(),
-        source,
-    })?;
-    let mut dirs: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|dir| holds_run(dir))
-        .collect();
-    dirs.sort();
-    dirs.into_iter().rev().nth(back).ok_or_else(|| StoreError::NoRun {
-        path: root.to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::find;
     use crate::measure::fixture::{facts, new_run, record, sample};
     use crate::measure::result::schema;
     use crate::measure::{RequestLine, hlog};

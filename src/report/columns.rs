@@ -173,3 +173,37 @@ pub(super) fn columns(steps: &[StepResult]) -> Vec<Column> {
     }
     columns
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::servers;
+    use super::*;
+    use crate::measure::definition::explain;
+    use crate::measure::fill_cost;
+    use crate::measure::fixture::finished_run;
+    use crate::measure::result::Price;
+
+    #[test]
+    fn what_stands_above_a_column_can_be_looked_up() {
+        let mut run = finished_run();
+        run.price = Some(Price {
+            per_hour: 2.5,
+            baseline: Some("candle".to_owned()),
+        });
+        fill_cost(&mut run);
+        let mut told = BTreeSet::new();
+        for column in columns(&run.steps).iter().chain(&servers::columns(&run.steps)) {
+            let head = column.head.join(" ").trim().to_owned();
+            if ["engine", "users", "rep", "ISL /OSL"].contains(&head.as_str()) {
+                continue;
+            }
+            told.insert(match explain(&head) {
+                Ok(definition) => format!("{head}: {}", definition.id),
+                Err(error) => panic!("{error}"),
+            });
+        }
+        insta::assert_snapshot!(told.into_iter().collect::<Vec<_>>().join("\n"));
+    }
+}

@@ -4,10 +4,9 @@
 use serde::Serialize;
 
 use super::columns::significant;
-use super::conclusions::{Limits, is_sound, limits_of};
+use super::conclusions::{StepObjectives, is_sound};
 use super::leads;
 use super::loads::Loads;
-use crate::measure::result::StepResult;
 
 /// The engine to take under one load.
 #[derive(Debug, Serialize)]
@@ -22,55 +21,19 @@ pub(super) struct Pick {
     pub why: String,
 }
 
-/// What an engine gives under a load.
-struct Candidate {
-    engine: usize,
-    ttft_p99: Option<f64>,
-    tpot_p50: Option<f64>,
-}
-
-impl Candidate {
-    fn of(engine: usize, steps: &[&StepResult]) -> Candidate {
-        let worst = |of: fn(&StepResult) -> Option<f64>| {
-            let values = steps.iter().map(|step| of(step));
-            values.reduce(|a, b| Some(a?.max(b?))).flatten()
-        };
-        Candidate {
-            engine,
-            ttft_p99: worst(|step| step.ttft_ms.p99),
-            tpot_p50: worst(|step| step.tpot_ms.p50),
-        }
-    }
-
-    /// What it breaks, in words; nothing where it stays within the limits.
-    fn breaks(&self, limits: &Limits) -> Option<String> {
-        let over = |name: &str, value: Option<f64>, limit: f64| match value {
-            Some(ms) if ms <= limit => None,
-            Some(ms) => Some(format!("{name} {} ms", significant(ms))),
-            None => Some(format!("{name} unknown")),
-        };
-        let broken = [
-            over("TTFT p99", self.ttft_p99, limits.ttft_ms),
-            over("TPOT p50", self.tpot_p50, limits.tpot_ms),
-        ];
-        let broken: Vec<String> = broken.into_iter().flatten().collect();
-        (!broken.is_empty()).then(|| broken.join(", "))
-    }
-}
-
 /// A pick for each load; nothing for a run of one engine.
 pub(super) fn picks(loads: &Loads<'_>) -> Vec<Pick> {
     if loads.engines.len() < 2 {
         return Vec::new();
     }
-    let limits = limits_of(loads.run);
+    let objectives = StepObjectives::of(loads.run);
     let labels = loads.labels().into_iter().enumerate();
     labels
-        .map(|(load, of)| pick(loads, load, of.label, &limits))
+        .map(|(load, of)| pick(loads, load, of.label, &objectives))
         .collect()
 }
 
-fn pick(loads: &Loads<'_>, load: usize, label: String, limits: &Limits) -> Pick {
+fn pick(loads: &Loads<'_>, load: usize, label: String, objectives: &StepObjectives) -> Pick {
     let (mut within, mut beyond, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     let mut broken = Vec::new();
     for (engine, name) in loads.engines.iter().enumerate() {
@@ -79,23 +42,28 @@ fn pick(loads: &Loads<'_>, load: usize, label: String, limits: &Limits) -> Pick 
             silent.push(*name);
             continue;
         }
-        let candidate = Candidate::of(engine, &steps);
-        match candidate.breaks(limits) {
-            None => within.push(candidate),
+        match objectives.broken(&steps) {
+            None => within.push(engine),
             Some(what) => {
                 beyond.push(engine);
                 broken.push(format!("{name} ({what})"));
             }
         }
     }
-    let engines: Vec<usize> = within.iter().map(|one| one.engine).collect();
+    let alone = |engine: usize| {
+        let figures = objectives.figures(&loads.repeats(engine, load));
+        match beyond.is_empty() {
+            true => format!("Within the limits: {figures}."),
+            false => format!("The only one within the limits: {figures}."),
+        }
+    };
     let (take, chosen) = match (&within[..], &beyond[..]) {
         ([], []) => (Vec::new(), None),
         ([], [one]) => (vec![*one], None),
         ([], several) => most(loads, load, several, ""),
-        ([one], _) => (vec![one.engine], Some(alone(one, beyond.is_empty()))),
-        (_, []) => most(loads, load, &engines, ""),
-        _ => most(loads, load, &engines, " of those within the limits"),
+        ([one], _) => (vec![*one], Some(alone(*one))),
+        (several, []) => most(loads, load, several, ""),
+        (several, _) => most(loads, load, several, " of those within the limits"),
     };
     let whose = if within.is_empty() {
         "None stays within the limits"
@@ -115,20 +83,6 @@ fn pick(loads: &Loads<'_>, load: usize, label: String, limits: &Limits) -> Pick 
         take,
         within: !within.is_empty(),
         why: why.join(" "),
-    }
-}
-
-/// The words for the only engine that stays within the limits.
-fn alone(one: &Candidate, unrivalled: bool) -> String {
-    let number = |ms: Option<f64>| ms.map_or_else(|| "unknown".to_owned(), significant);
-    let figures = format!(
-        "TTFT p99 {} ms, TPOT p50 {} ms",
-        number(one.ttft_p99),
-        number(one.tpot_p50)
-    );
-    match unrivalled {
-        true => format!("Within the limits: {figures}."),
-        false => format!("The only one within the limits: {figures}."),
     }
 }
 

@@ -1,16 +1,11 @@
 //! Which engine for which use.
 
-use super::{at, common_load, engines, sound};
+use super::{StepObjectives, at, common_load, engines, sound};
 use crate::compare::{Row, Side, compare};
 use crate::measure::Metric;
 use crate::measure::result::{Load, RunResult, StepResult};
 use crate::report::columns::significant;
 use crate::report::words::users;
-
-/// What an interactive user is taken to accept where the run names no objectives: TTFT p99 and median TPOT, in ms. The
-/// first is Nielsen's limit for an uninterrupted flow of thought (J. Nielsen, Usability Engineering, 1993, 5.5), the second
-/// about twice the speed at which people read.
-const INTERACTIVE: (f64, f64) = (1_000.0, 100.0);
 
 /// Which engine for batches, for people who wait, and for little memory. Nothing of a single engine but what it can hold.
 pub(in crate::report) fn choices(run: &RunResult) -> Vec<String> {
@@ -82,18 +77,14 @@ pub(in crate::report) fn difference(
 
 /// The most users that each engine keeps within what a person accepts.
 fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
-    let limits = limits_of(run);
-    let holds = |step: &StepResult| {
-        step.ttft_ms.p99.is_some_and(|ms| ms <= limits.ttft_ms)
-            && step.tpot_ms.p50.is_some_and(|ms| ms <= limits.tpot_ms)
-    };
+    let objectives = StepObjectives::of(run);
     let held = |engine: &str| {
         let mut steps: Vec<&StepResult> = sound(run).filter(|step| step.facts.engine == engine).collect();
         steps.sort_by_key(|step| step.facts.users);
         // A load that is held behind one that is not says more of chance than of the engine.
         let failed = steps
             .iter()
-            .find(|step| !holds(step))
+            .find(|step| !objectives.holds(step))
             .map_or(u32::MAX, |step| step.facts.users);
         steps
             .iter()
@@ -103,11 +94,7 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
     };
     let mut ranked: Vec<(&str, u32)> = known.iter().filter_map(|e| Some((*e, held(e)?))).collect();
     ranked.sort_by_key(|(_, users)| std::cmp::Reverse(*users));
-    let limits = format!(
-        "TTFT p99 within {} ms and TPOT p50 within {} ms",
-        significant(limits.ttft_ms),
-        significant(limits.tpot_ms)
-    );
+    let limits = objectives.words();
     let fewest = sound(run).map(|step| step.facts.users).min()?;
     // Of an engine whose smallest load is not valid, nothing is known of that one.
     let fewest_of = |engine: &str| {
@@ -145,24 +132,6 @@ fn interactive(run: &RunResult, known: &[&str]) -> Option<String> {
         best.join(" and "),
         users(*most)
     ))
-}
-
-/// What a person who waits is taken to accept.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::report) struct Limits {
-    /// Of TTFT p99, in milliseconds.
-    pub ttft_ms: f64,
-    /// Of the median TPOT, in milliseconds.
-    pub tpot_ms: f64,
-}
-
-/// The run's objectives, or what a person is taken to accept.
-pub(in crate::report) fn limits_of(run: &RunResult) -> Limits {
-    let given = |key: &str| run.profile.get("slo")?.get(key)?.as_f64();
-    Limits {
-        ttft_ms: given("ttft").unwrap_or(INTERACTIVE.0),
-        tpot_ms: given("tpot").unwrap_or(INTERACTIVE.1),
-    }
 }
 
 /// The least memory under the largest load that all of them took.

@@ -4,8 +4,10 @@
 
 mod choice;
 mod limit;
+mod objectives;
 
-pub(super) use choice::{Limits, choices, difference, limits_of};
+pub(super) use choice::{choices, difference};
+pub(super) use objectives::StepObjectives;
 
 use crate::measure::result::{Load, RunResult, StepResult, Verdict};
 use crate::measure::{is_spoilt_by_client, load_of};

@@ -21,8 +21,8 @@ use std::path::Path;
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use super::columns::{Best, columns, significant};
-use super::conclusions::{choices, limits_of, reasons};
+use super::columns::{Best, columns};
+use super::conclusions::{StepObjectives, choices, reasons};
 use super::loads::{Load, Loads};
 use super::picks::{Pick, picks};
 use super::{table, words};
@@ -76,7 +76,6 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
     let loads = Loads::of(run);
     let (charts, missing) = charts(&loads, dir);
     let picks = picks(&loads);
-    let limits = limits_of(run);
     let data = Data {
         engines: &loads.engines,
         loads: loads.labels(),
@@ -99,7 +98,7 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
             subject => subject::of(&loads),
             ended => words::ended(run),
             picks,
-            limits => (significant(limits.ttft_ms), significant(limits.tpot_ms)),
+            limits => StepObjectives::of(run).meaning(),
             verdict => choices(run),
             reasons => reasons(run),
             heads,
