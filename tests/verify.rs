@@ -116,7 +116,7 @@ fn answers_that_change_under_load_are_caught() {
     engine(&house, "fine", &[]);
     engine(&house, "mixes", &["--garble-above", "1", "--gap", "5"]);
     let load =
-        "--verify --users 3 --osl 8 --isl 40 --duration 1s --warmup 0s --ramp 0s --strict --format json";
+        "--verify --users 3 --osl 8 --isl 40 --num-prompts 60 --warmup 0s --ramp 0s --strict --format json";
     let (code, text, told) = run(&house, "fine,mixes", &load.split(' ').collect::<Vec<_>>());
     assert_eq!(code, Some(3), "{told}");
     let run: Value = serde_json::from_str(&text).expect("JSON");
@@ -148,4 +148,24 @@ fn answers_that_change_under_load_are_caught() {
     let report = String::from_utf8_lossy(&report.stdout).into_owned();
     assert!(report.contains("garbled under load: 4 of 4"), "{report}");
     assert!(report.contains("same under load"), "{report}");
+}
+
+#[test]
+fn the_window_waits_for_no_answer_longer_than_for_the_warm_up() {
+    let house = House::new();
+    engine(&house, "slow", &["--hold-above", "1"]);
+    let load = "--verify --users 2 --osl 8 --isl 40 --duration 1s --warmup 0s --ramp 0s";
+    let (code, text, told) = run(&house, "slow", &load.split(' ').collect::<Vec<_>>());
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        text.contains("4 of 4 prompts to be verified under load were not answered within the longest warm-up"),
+        "{text}"
+    );
+    let step = &saved(&house)["steps"][0];
+    let found = &step["verified"];
+    assert_eq!([&found["asked"], &found["late"]], [4, 4], "{found:#}");
+    assert_eq!([&found["garbled"], &found["failed"]], [0, 0], "{found:#}");
+    assert!(step["requests"]["ok"].as_u64().is_some_and(|ok| ok > 0), "{step:#}");
+    let garbled = &Value::from("garbled");
+    assert!(!step["verdicts"].as_array().expect("a list").contains(garbled));
 }

@@ -7,7 +7,7 @@ mod loaded;
 use std::sync::{Mutex, PoisonError};
 
 pub use compare::BETWEEN_ENGINES;
-pub use loaded::{Loaded, ask_under_load};
+pub use loaded::{Loaded, Reply, ask_under_load};
 
 use crate::engine::{Answer, Questioner};
 use crate::measure::result::{EngineAnswers, KeptAnswer, UnderLoad, Verification};
