@@ -147,6 +147,13 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
                 found.prompts
             ));
         }
+        if engine.unread > 0 {
+            lines.push(format!(
+                "! {name} told the log probabilities of {} answers in a form that is not understood: they are as if it had told \
+                 none",
+                engine.unread
+            ));
+        }
         lines.extend(
             engine
                 .agreement
@@ -348,6 +355,7 @@ mod tests {
                         told: 640,
                         counted: 610,
                     }),
+                    unread: 1,
                     ..EngineAnswers::default()
                 },
                 EngineAnswers {

@@ -49,11 +49,7 @@ pub fn agreement(reference: &[Option<Answer>], other: &[Option<Answer>], count: 
 }
 
 /// Holds answers given under load against those that the same engine gave alone.
-pub fn under_load(
-    alone: &[Option<Answer>],
-    loaded: &[Loaded],
-    count: Count<'_>,
-) -> UnderLoad {
+pub fn under_load(alone: &[Option<Answer>], loaded: &[Loaded], count: Count<'_>) -> UnderLoad {
     let mut found = UnderLoad::default();
     for (prompt, reply) in loaded {
         let Some(Some(alone)) = alone.get(*prompt) else {

@@ -26,6 +26,9 @@ pub struct EngineAnswers {
     pub engine: String,
     /// Whether it told log probabilities.
     pub logprobs: bool,
+    /// Answers with log probabilities that were not understood, and are as if it had told none.
+    #[serde(default)]
+    pub unread: u32,
     /// Its answers in the order of the prompts.
     pub answers: Vec<KeptAnswer>,
     /// How they agree with the reference's; absent for the reference itself, and where one of the two did not answer.
