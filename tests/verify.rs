@@ -52,8 +52,13 @@ fn first_differences_are_told_apart() {
     engine(&house, "far", &["--differ-at", "3", "--gap", "5"]);
     engine(&house, "mute", &["--differ-at", "2", "--mute"]);
     engine(&house, "double", &["--count", "2"]);
+    engine(
+        &house,
+        "logits",
+        &["--differ-at", "4", "--gap", "0.4", "--logits"],
+    );
     let flags = ["--verify=only", "--format", "markdown"];
-    let (code, text, told) = run(&house, "one,near,far,mute,double", &flags);
+    let (code, text, told) = run(&house, "one,near,far,mute,double,logits", &flags);
     assert_eq!(code, Some(0), "{told}");
     // How long the servers took to start is another matter, and another time each run.
     let steady: Vec<&str> = text
@@ -76,6 +81,12 @@ fn first_differences_are_told_apart() {
     assert_eq!(
         [&of(1)["near_ties"], &of(2)["apart"], &of(3)["near_ties"]],
         [20, 20, 20]
+    );
+    let gaps = &of(5)["differences"][0];
+    assert_eq!(
+        (&gaps["reference_gap"]["nats"], &gaps["other_gap"]["nats"]),
+        (&0.05.into(), &0.4.into()),
+        "logits are read as such: {gaps:#}"
     );
     let first = &of(2)["differences"][0];
     assert_eq!((&first["token"], &first["cause"]), (&3.into(), &"apart".into()));
@@ -116,7 +127,7 @@ fn answers_that_change_under_load_are_caught() {
     engine(&house, "fine", &[]);
     engine(&house, "mixes", &["--garble-above", "1", "--gap", "5"]);
     let load =
-        "--verify --users 3 --osl 8 --isl 40 --duration 1s --warmup 0s --ramp 0s --strict --format json";
+        "--verify --users 3 --osl 8 --isl 40 --num-prompts 60 --warmup 0s --ramp 0s --strict --format json";
     let (code, text, told) = run(&house, "fine,mixes", &load.split(' ').collect::<Vec<_>>());
     assert_eq!(code, Some(3), "{told}");
     let run: Value = serde_json::from_str(&text).expect("JSON");
@@ -148,4 +159,29 @@ fn answers_that_change_under_load_are_caught() {
     let report = String::from_utf8_lossy(&report.stdout).into_owned();
     assert!(report.contains("garbled under load: 4 of 4"), "{report}");
     assert!(report.contains("same under load"), "{report}");
+}
+
+#[test]
+fn the_window_waits_for_no_answer_longer_than_for_the_warm_up() {
+    let house = House::new();
+    engine(&house, "slow", &["--hold-above", "1"]);
+    let load = "--verify --users 2 --osl 8 --isl 40 --duration 1s --warmup 0s --ramp 0s";
+    let (code, text, told) = run(&house, "slow", &load.split(' ').collect::<Vec<_>>());
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        text.contains(
+            "4 of 4 prompts to be verified under load were not answered within the longest warm-up"
+        ),
+        "{text}"
+    );
+    let step = &saved(&house)["steps"][0];
+    let found = &step["verified"];
+    assert_eq!([&found["asked"], &found["late"]], [4, 4], "{found:#}");
+    assert_eq!([&found["garbled"], &found["failed"]], [0, 0], "{found:#}");
+    assert!(
+        step["requests"]["ok"].as_u64().is_some_and(|ok| ok > 0),
+        "{step:#}"
+    );
+    let garbled = &Value::from("garbled");
+    assert!(!step["verdicts"].as_array().expect("a list").contains(garbled));
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::error::reason;
 use super::probe::Control;
 use super::recipe::{Recipe, fill};
-use super::{EngineError, Running};
+use super::{EngineError, Running, logits};
 
 /// How many of the likeliest tokens are asked for at each place; no server refuses so few.
 const TOP: u64 = 5;
@@ -25,11 +25,14 @@ pub struct Answer {
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answer, as the server counts them.
     pub output_tokens: Option<u64>,
-    /// Its tokens and how likely they were; empty where the server does not tell.
+    /// Its tokens and how likely they were, up to a sum that is the same for all tokens of a place; empty where the server
+    /// does not tell, or not so that it is understood.
     pub tokens: Vec<TokenLogprob>,
+    /// The server tells log probabilities that are not understood.
+    pub unread: bool,
 }
 
-/// Who asks an engine for greedy answers (temperature 0), one question at a time.
+/// Who asks an engine for greedy answers (temperature 0).
 pub struct Questioner {
     control: Control,
     chat: bool,
@@ -187,16 +190,32 @@ fn read(stream: &str) -> Result<Answer, String> {
             ended = true;
         }
         if let Some(told) = choice.get("logprobs").filter(|told| told.is_object()) {
-            // A shape that is not understood is as if the server told none.
-            if let Ok(told) = serde_json::from_value::<Logprobs>(told.clone()) {
-                answer.tokens.extend(told.into_tokens());
+            match tokens(told) {
+                Some(tokens) => answer.tokens.extend(tokens),
+                None => answer.unread = true,
             }
         }
+    }
+    if answer.unread {
+        // Tokens with gaps between them are no tokens of the answer's text.
+        answer.tokens.clear();
     }
     match ended {
         true => Ok(answer),
         false => Err("the stream broke off".to_owned()),
     }
+}
+
+/// The tokens of an event, if their log probabilities are understood.
+fn tokens(told: &Value) -> Option<Vec<TokenLogprob>> {
+    if let Some(token) = logits::token(told) {
+        return Some(vec![token]);
+    }
+    if !["content", "tokens"].iter().any(|key| told.get(key).is_some()) {
+        return None;
+    }
+    let told: Logprobs = serde_json::from_value(told.clone()).ok()?;
+    Some(told.into_tokens())
 }
 
 #[cfg(test)]
@@ -223,6 +242,29 @@ mod tests {
         assert_eq!(found.tokens.len(), 1);
         let completion = "data: {\"choices\":[{\"text\":\"Red\",\"finish_reason\":\"stop\"}]}\n\n";
         assert_eq!(read(completion).unwrap().text, "Red");
+    }
+
+    #[test]
+    fn log_probabilities_that_are_not_understood_are_seen() {
+        let stream = |second: &str| {
+            let chunk = |text: &str, told: &str| {
+                format!(
+                    "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}},\"logprobs\":{told}}}]}}\n\n"
+                )
+            };
+            let first = r#"{"token":"a","logprob":1.4,"bytes":[97],"top_logprobs":[{"token":7,"logprob":1.4,"bytes":"a"}]}"#;
+            read(&(chunk("a", first) + &chunk("b", second) + "data: [DONE]\n\n")).unwrap()
+        };
+        let two = stream(r#"{"token":"b","logprob":1.4,"bytes":[98],"top_logprobs":[]}"#);
+        assert_eq!((two.tokens.len(), two.unread), (2, false));
+        for strange in ["{\"b\":0.5}", r#"{"content":[{"b":0.5}]}"#] {
+            let found = stream(strange);
+            assert_eq!(
+                (found.text.as_str(), found.tokens.len(), found.unread),
+                ("ab", 0, true)
+            );
+        }
+        assert!(!stream(r#"{"content":null,"refusal":null}"#).unread);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod honoured;
 mod install;
 mod locate;
 mod log;
+mod logits;
 mod prepare;
 mod probe;
 mod process;

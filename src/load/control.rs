@@ -86,18 +86,44 @@ impl Stop {
 pub struct Gate {
     loaded: AtomicBool,
     open: AtomicBool,
+    late: AtomicBool,
     over: AtomicBool,
 }
 
+/// Lets a window open when it is dropped.
+#[derive(Debug)]
+pub struct Opens<'a>(&'a Gate);
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        self.0.open.store(true, SeqCst);
+    }
+}
+
 impl Gate {
+    /// Every user of the step has started.
+    pub(crate) fn all_ask(&self) {
+        self.loaded.store(true, SeqCst);
+    }
+
+    /// The warm-up has lasted as long as it may.
+    pub(crate) fn hurry(&self) {
+        self.late.store(true, SeqCst);
+    }
+
     /// Whether every user of the step has started.
     pub fn is_loaded(&self) -> bool {
         self.loaded.load(SeqCst)
     }
 
-    /// Lets the window open, once the warm-up is over.
-    pub fn let_open(&self) {
-        self.open.store(true, SeqCst);
+    /// Lets the window open, once the warm-up is over, when what is returned is dropped: whatever becomes of the asking.
+    pub fn opens_at_end(&self) -> Opens<'_> {
+        Opens(self)
+    }
+
+    /// Whether the warm-up has lasted as long as it may: who has no answer yet waits no longer.
+    pub fn is_late(&self) -> bool {
+        self.late.load(SeqCst)
     }
 
     /// Nothing is to be asked any more.
@@ -162,7 +188,7 @@ impl Control {
     pub fn user_started(&self, now_ns: u64) {
         if self.started.fetch_add(1, SeqCst) + 1 == self.users {
             self.all_started_ns.store(now_ns, SeqCst);
-            self.gate.iter().for_each(|gate| gate.loaded.store(true, SeqCst));
+            self.gate.iter().for_each(|gate| gate.all_ask());
         }
     }
 
@@ -217,6 +243,9 @@ impl Control {
             return true;
         }
         let window = self.window();
+        if self.waited(self.warmup.most, now_ns) {
+            self.gate.iter().for_each(|gate| gate.hurry());
+        }
         if window.start_ns == UNKNOWN && self.is_warm(now_ns) {
             if self.warmup.requests_per_user > 0 {
                 let warm = self.warm.load(SeqCst);
@@ -239,14 +268,16 @@ impl Control {
     }
 
     fn is_warm(&self, now_ns: u64) -> bool {
-        let waited = |length: Duration| {
-            self.all_started_ns()
-                .is_some_and(|started| now_ns >= started.saturating_add(nanoseconds(length)))
-        };
         let asked = self.warmup.requests_per_user == 0 || self.warm.load(SeqCst) >= self.users;
-        waited(self.warmup.duration)
-            && (asked || waited(self.warmup.most))
+        self.waited(self.warmup.duration, now_ns)
+            && (asked || self.waited(self.warmup.most, now_ns))
             && self.gate.as_ref().is_none_or(|gate| gate.open.load(SeqCst))
+    }
+
+    /// Whether all users started so long ago.
+    fn waited(&self, length: Duration, now_ns: u64) -> bool {
+        self.all_started_ns()
+            .is_some_and(|started| now_ns >= started.saturating_add(nanoseconds(length)))
     }
 
     /// Fixes the end of the window. One that never opened is empty.
@@ -296,10 +327,28 @@ mod tests {
         assert!(gate.is_loaded());
         control.advance(9 * SECOND, &stop);
         assert_eq!(control.window().start_ns, UNKNOWN);
-        gate.let_open();
+        drop(gate.opens_at_end());
         assert!(!control.advance(9 * SECOND, &stop) && !gate.is_over());
         assert_eq!(control.window().start_ns, 9 * SECOND + NOTICE_NS);
         assert!(control.advance(11 * SECOND, &stop) && gate.is_over());
+    }
+
+    #[test]
+    fn who_asks_behind_a_gate_hears_when_the_warm_up_has_lasted_long_enough() {
+        let (gate, stop) = (Arc::new(Gate::default()), Stop::default());
+        let Control { warmup, extent, .. } = control(2, 5, 0, Some(10), None);
+        let control = Control::new(2, warmup, extent, Some(gate.clone()), 0);
+        control.user_started(SECOND);
+        control.advance(99 * SECOND, &stop);
+        assert!(!gate.is_late(), "a user has not started");
+        control.user_started(100 * SECOND);
+        control.advance(159 * SECOND, &stop);
+        assert!(!gate.is_late());
+        control.advance(160 * SECOND, &stop);
+        assert!(gate.is_late() && !gate.is_over());
+        drop(gate.opens_at_end());
+        control.advance(161 * SECOND, &stop);
+        assert_eq!(control.window().start_ns, 161 * SECOND + NOTICE_NS);
     }
 
     #[test]

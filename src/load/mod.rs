@@ -7,7 +7,7 @@ mod user;
 
 pub use attack::AttackError;
 pub use conduct::{LoadError, Requests, StepLoad, run_step};
-pub use control::{Gate, Stop};
+pub use control::{Gate, Opens, Stop};
 
 use crate::profile::Cpus;
 

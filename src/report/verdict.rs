@@ -98,7 +98,8 @@ fn garbled(s: &StepResult) -> String {
     format!(
         "garbled under load: {} of {} greedy answers are not those that the engine gave alone, and no near tie explains \
          it{first}",
-        found.garbled, found.asked
+        found.garbled,
+        found.answered()
     )
 }
 

@@ -116,7 +116,7 @@ fn under_load(run: &RunResult, engine: &str) -> String {
     let (same, asked) = steps
         .filter_map(|step| step.verified.as_ref())
         .fold((0, 0), |(same, asked), found| {
-            (same + found.same, asked + found.asked)
+            (same + found.same, asked + found.asked - found.late)
         });
     match asked {
         0 => "-".into(),
@@ -145,6 +145,13 @@ pub(super) fn findings(run: &RunResult) -> Vec<String> {
             lines.push(format!(
                 "! {name} did not answer {silent} of {} prompts",
                 found.prompts
+            ));
+        }
+        if engine.unread > 0 {
+            lines.push(format!(
+                "! {name} told the log probabilities of {} answers in a form that is not understood: they are as if it had told \
+                 none",
+                engine.unread
             ));
         }
         lines.extend(
@@ -183,7 +190,7 @@ fn loaded(step: &StepResult) -> Vec<String> {
             "- {name}: {} of {} answers under load part from those given alone at near ties (the widest {}), which the \
              order of a larger batch's sums explains",
             found.near_ties,
-            found.asked,
+            found.answered(),
             significant(widest)
         ));
     }
@@ -191,6 +198,13 @@ fn loaded(step: &StepResult) -> Vec<String> {
         lines.push(format!(
             "! {name}: {} of {} prompts to be verified under load had no answer: {why}",
             found.failed, found.asked
+        ));
+    }
+    if found.late > 0 {
+        lines.push(format!(
+            "! {name}: {} of {} prompts to be verified under load were not answered within the longest warm-up, and were \
+             waited for no longer",
+            found.late, found.asked
         ));
     }
     lines
@@ -341,6 +355,7 @@ mod tests {
                         told: 640,
                         counted: 610,
                     }),
+                    unread: 1,
                     ..EngineAnswers::default()
                 },
                 EngineAnswers {
@@ -366,11 +381,12 @@ mod tests {
         let mut run = finished_run();
         answered(&mut run);
         run.steps[1].verified = Some(UnderLoad {
-            asked: 4,
+            asked: 6,
             same: 1,
             near_ties: 1,
             garbled: 1,
             failed: 1,
+            late: 2,
             failures: vec!["HTTP 429: the queue is full".into()],
             differences: vec![
                 difference(2, Cause::NearTie, 0.1),

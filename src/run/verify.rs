@@ -135,16 +135,14 @@ impl<'a> Again<'a> {
 
     /// Asks while the users of step number `step` do, which `gate` tells; blocks until that is done.
     pub fn ask(&self, gate: &Gate, step: usize) -> Vec<Loaded> {
+        let _opens = gate.opens_at_end();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => {
-                let asking = verify::ask_under_load(&self.questioner, gate, &self.answered, step);
-                runtime.block_on(asking)
+                let ask = |prompt| self.questioner.ask(prompt);
+                runtime.block_on(verify::ask_under_load(ask, gate, &self.answered, step))
             }
-            Err(_) => {
-                gate.let_open();
-                Vec::new()
-            }
+            Err(_) => Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use loadtest_protocol::Likely;
 
+use super::{Loaded, Reply};
 use crate::engine::Answer;
 use crate::measure::result::{Agreement, Cause, Difference, Gap, TokenCounts, UnderLoad};
 
@@ -48,22 +49,22 @@ pub fn agreement(reference: &[Option<Answer>], other: &[Option<Answer>], count: 
 }
 
 /// Holds answers given under load against those that the same engine gave alone.
-pub fn under_load(
-    alone: &[Option<Answer>],
-    loaded: &[(usize, Result<Answer, String>)],
-    count: Count<'_>,
-) -> UnderLoad {
+pub fn under_load(alone: &[Option<Answer>], loaded: &[Loaded], count: Count<'_>) -> UnderLoad {
     let mut found = UnderLoad::default();
-    for (prompt, answer) in loaded {
+    for (prompt, reply) in loaded {
         let Some(Some(alone)) = alone.get(*prompt) else {
             continue;
         };
         found.asked += 1;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(why) => {
+        let answer = match reply {
+            Reply::Answer(answer) => answer,
+            Reply::Failed(why) => {
                 found.failed += 1;
                 found.failures.push(why.clone());
+                continue;
+            }
+            Reply::Late => {
+                found.late += 1;
                 continue;
             }
         };
@@ -410,11 +411,12 @@ mod tests {
     fn under_load_the_unknown_counts_as_garbled() {
         let alone = [Some(told(&[("a", &[("b", 0.1)])])), Some(untold("one")), None];
         let loaded = [
-            (0, Ok(untold("b"))),
-            (1, Ok(untold("two"))),
-            (1, Ok(untold("one"))),
-            (1, Err("gone".to_owned())),
-            (2, Ok(untold("never asked alone"))),
+            (0, Reply::Answer(untold("b"))),
+            (1, Reply::Answer(untold("two"))),
+            (1, Reply::Answer(untold("one"))),
+            (1, Reply::Failed("gone".to_owned())),
+            (1, Reply::Late),
+            (2, Reply::Answer(untold("never asked alone"))),
         ];
         let found = under_load(&alone, &loaded, &words);
         assert_eq!(
@@ -423,9 +425,10 @@ mod tests {
                 found.same,
                 found.near_ties,
                 found.garbled,
-                found.failed
+                found.failed,
+                found.late
             ),
-            (4, 1, 1, 1, 1)
+            (5, 1, 1, 1, 1, 1)
         );
         assert_eq!(found.failures, ["gone"]);
     }

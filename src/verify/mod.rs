@@ -7,7 +7,7 @@ mod loaded;
 use std::sync::{Mutex, PoisonError};
 
 pub use compare::BETWEEN_ENGINES;
-pub use loaded::{Loaded, ask_under_load};
+pub use loaded::{Loaded, Reply, ask_under_load};
 
 use crate::engine::{Answer, Questioner};
 use crate::measure::result::{EngineAnswers, KeptAnswer, UnderLoad, Verification};
@@ -72,6 +72,7 @@ impl Verifier {
         let found = EngineAnswers {
             engine: self.engines.get(engine).cloned().unwrap_or_default(),
             logprobs: answers.iter().flatten().any(|answer| !answer.tokens.is_empty()),
+            unread: answers.iter().flatten().filter(|answer| answer.unread).count() as u32,
             answers: kept,
             agreement: None,
             counts: count.and_then(|count| compare::token_counts(&answers, count)),

@@ -3,6 +3,7 @@
 import argparse
 import http.server
 import json
+import math
 import threading
 import time
 import zlib
@@ -12,7 +13,9 @@ parser.add_argument("--port", type=int)
 parser.add_argument("--differ-at", type=int, help="from this token on, say other words")
 parser.add_argument("--gap", type=float, default=0.05, help="how much likelier a word is than the other one")
 parser.add_argument("--garble-above", type=int, help="say other words while more streams than this run")
+parser.add_argument("--hold-above", type=int, help="while more streams than this run, answer no question that verifies")
 parser.add_argument("--mute", action="store_true", help="refuse to tell log probabilities")
+parser.add_argument("--logits", action="store_true", help="tell decimal logarithms of logits, as mistral.rs does")
 parser.add_argument("--count", type=int, default=1, help="tokens that each word counts for")
 args = parser.parse_args()
 
@@ -22,6 +25,16 @@ running, lock = 0, threading.Lock()
 
 def likely(word, logprob):
     return {"token": word, "logprob": logprob, "bytes": list(word.encode())}
+
+
+def told(word, other):
+    """What stands at `logprobs` of a word's event."""
+    if args.logits:
+        top = [{"token": n, "logprob": math.log10(logit), "bytes": text}
+               for n, (text, logit) in enumerate([(word, 20), (other, 20 - args.gap)])]
+        return {"token": word, "logprob": top[0]["logprob"], "bytes": list(word.encode()), "top_logprobs": top}
+    top = [likely(word, -0.2), likely(other, -0.2 - args.gap)]
+    return {"content": [{**likely(word, -0.2), "top_logprobs": top}]}
 
 
 def words(prompt, most):
@@ -68,12 +81,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 running -= 1
 
     def stream(self, request):
+        if args.hold_above is not None and running > args.hold_above and request.get("logprobs"):
+            self.rfile.read(1)  # until whoever asked has gone
+            return
         most = request["max_tokens"]
         for word, other in words(request["messages"][-1]["content"], most):
             choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
             if request.get("logprobs"):
-                top = [likely(word, -0.2), likely(other, -0.2 - args.gap)]
-                choice["logprobs"] = {"content": [{**likely(word, -0.2), "top_logprobs": top}]}
+                choice["logprobs"] = told(word, other)
             self.tell({"choices": [choice]})
             time.sleep(0.002)
         usage = {"prompt_tokens": 9, "completion_tokens": most * args.count}

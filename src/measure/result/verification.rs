@@ -26,6 +26,9 @@ pub struct EngineAnswers {
     pub engine: String,
     /// Whether it told log probabilities.
     pub logprobs: bool,
+    /// Answers with log probabilities that were not understood, and are as if it had told none.
+    #[serde(default)]
+    pub unread: u32,
     /// Its answers in the order of the prompts.
     pub answers: Vec<KeptAnswer>,
     /// How they agree with the reference's; absent for the reference itself, and where one of the two did not answer.
@@ -133,7 +136,7 @@ pub struct TokenCounts {
     pub counted: u64,
 }
 
-/// Prompts of the verification that were asked again while a step's users were all asking, before its window opened.
+/// Prompts of the verification that were asked again, all at once, while a step's users were all asking, before its window opened.
 /// None of them is in any other figure.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UnderLoad {
@@ -147,9 +150,19 @@ pub struct UnderLoad {
     pub garbled: u32,
     /// Prompts without an answer.
     pub failed: u32,
+    /// Prompts whose answers the window could not wait for: the warm-up had lasted as long as it may.
+    #[serde(default)]
+    pub late: u32,
     /// Where answers differ; `reference` is the answer given alone.
     pub differences: Vec<Difference>,
     /// Why there was no answer, for each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<String>,
+}
+
+impl UnderLoad {
+    /// Prompts that were answered.
+    pub fn answered(&self) -> u32 {
+        self.same + self.near_ties + self.garbled
+    }
 }
