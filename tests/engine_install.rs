@@ -122,8 +122,13 @@ fn go_builds_into_a_folder_of_ours_and_leaves_no_scratch() {
 #[test]
 fn what_it_costs_is_said_once_before_each_part() {
     let house = house(Some(GO));
-    let converting = "formats = [\"safetensors\"]\n[convert]\nto = \"text\"\ntakes = \"a moment\"\n\
-                      command = [\"/bin/sh\", \"-c\", \"echo x > $0/x\", \"{out}\"]\n[find]\n";
+    let converting = r#"formats = ["safetensors"]
+[convert]
+to = "text"
+takes = "a moment"
+command = ["/bin/sh", "-c", 'test -f "$0" && echo x > "$1/x"', "{model}", "{out}"]
+[find]
+"#;
     house.engine("gopher", &RECIPE.replace("[find]\n", converting));
     let model = house.tiny_model();
     let install = ["install", "gopher", "--model", model.to_str().expect("UTF-8")];
