@@ -18,6 +18,7 @@ mod install;
 mod locate;
 mod log;
 mod logits;
+mod orphans;
 mod prepare;
 mod probe;
 mod process;
@@ -45,6 +46,10 @@ pub use settings::{Effective, Sampling, Settings};
 pub trait Progress: Sync {
     /// One line about what goes on now.
     fn status(&self, message: &str);
+    /// One line that stays, such as what is about to be spent.
+    fn note(&self, message: &str) {
+        self.status(message);
+    }
     /// Whether the user has asked to stop: a command that gets an engine is then ended.
     fn stopped(&self) -> bool {
         false
