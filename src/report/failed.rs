@@ -108,8 +108,8 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "        |had cannot be had",
-                "candle  |cannot be had cannot be had cannot be had cannot be"
+                "        |be had cannot be had",
+                "candle  |cannot be had cannot be had cannot be had cannot"
             ]
         );
     }
