@@ -64,6 +64,13 @@ fn run_with(house: &House, engines: &str, more: &[&str]) -> (Option<i32>, Value,
     (output.status.code(), summary, stderr(&output))
 }
 
+/// The tables of the only run, as people read them.
+fn tables(house: &House, format: &str) -> String {
+    let shown = house.run(&["report", "last", "--format", format]);
+    assert_eq!(shown.status.code(), Some(0), "{}", stderr(&shown));
+    String::from_utf8(shown.stdout).expect("UTF-8")
+}
+
 #[test]
 fn an_engine_that_dies_while_loading_takes_nothing_else_with_it() {
     let house = House::new();
@@ -83,6 +90,11 @@ fn an_engine_that_dies_while_loading_takes_nothing_else_with_it() {
     assert!(failure["log_tail"].to_string().contains("as told"), "{failure:#}");
     assert_eq!(summary["steps"][0]["engine"], "fine");
     assert!(summary["steps"][0]["requests"]["ok"].as_u64() > Some(0));
+    let table = tables(&house, "table");
+    assert!(
+        table.contains("\n dying  | died while loading, exit code 1  "),
+        "{table}"
+    );
     nothing_left("--seed 4711001");
 }
 
@@ -135,6 +147,11 @@ fn an_engine_that_dies_mid_run_leaves_its_exit_and_its_requests() {
     let step = &summary["steps"][0];
     assert!(step["requests"]["ok"].as_u64() > Some(0), "{step:#}");
     assert!(step["requests_all"]["failed"].as_u64() > Some(0), "{step:#}");
+    let table = tables(&house, "table");
+    assert!(
+        table.contains("\n mortal | died during the run, SIGABRT, "),
+        "what it did not come to is missing, and the table says why: {table}"
+    );
 }
 
 #[test]
@@ -298,6 +315,29 @@ fn an_engine_that_is_not_here_says_what_to_type() {
         "{message}"
     );
     assert_eq!(summary["steps"][0]["engine"], "fine");
+    let table = tables(&house, "table");
+    let row = table
+        .lines()
+        .find(|line| line.starts_with(" ollama |"))
+        .expect(&table);
+    assert_eq!(row.trim_end(), " ollama | is not on this machine");
+    assert!(
+        table.contains("! ollama failed: ollama is not on this machine: "),
+        "{table}"
+    );
+    let markdown = tables(&house, "markdown");
+    assert!(
+        markdown.contains("| ollama: is not on this machine | ")
+            && markdown.contains("`loadtest engines install ollama`"),
+        "{markdown}"
+    );
+    let page = tables(&house, "html");
+    assert!(page.contains(">is not on this machine</td>"));
+    let csv = tables(&house, "csv");
+    assert!(
+        csv.lines().count() == 2 && !csv.contains("ollama"),
+        "a row per step: {csv}"
+    );
     let notes = summary["notes"].to_string();
     assert!(!notes.contains("fine cannot go on"), "{notes}");
 }
@@ -313,7 +353,7 @@ fn a_model_in_a_form_that_an_engine_does_not_read_is_refused() {
     assert_eq!(code, Some(1), "{summary:#}");
     let message = summary["engines"][0]["failure"]["message"].to_string();
     assert!(
-        message.contains("folders takes safetensors") && message.contains("is a GGUF file"),
+        message.contains("folders takes only safetensors: ") && message.contains("is a GGUF file"),
         "{message}"
     );
 }

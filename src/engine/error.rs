@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::process::Exit;
 use super::recipe::RecipeError;
 
-/// Why an engine could not be brought up. Messages say what to do about it.
+/// Why an engine could not be brought up. Messages say in their first clause what happened, which stands in tables, then
+/// what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// A recipe is wrong or there is none.
@@ -22,7 +23,7 @@ pub enum EngineError {
         what_to_do: String,
     },
     /// Cargo, pip or another program that gets the engine failed.
-    #[error("{engine}: `{command}` failed; the end of its output:\n{tail}")]
+    #[error("{engine} could not be made ready: `{command}` failed; the end of its output:\n{tail}")]
     Command {
         /// The engine.
         engine: String,
@@ -59,7 +60,7 @@ pub enum EngineError {
         message: String,
     },
     /// A model in a form that this engine does not read.
-    #[error("{engine} takes {takes}, and {} is {form}: name another model with --model", .model.display())]
+    #[error("{engine} takes only {takes}: {} is {form}; name another model with --model", .model.display())]
     Format {
         /// The engine.
         engine: String,

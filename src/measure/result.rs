@@ -188,6 +188,13 @@ pub struct EngineResult {
     pub log: Option<String>,
 }
 
+impl EngineResult {
+    /// A setting that the engine really had, else that it was asked to have.
+    pub fn setting(&self, key: &str) -> Option<&Value> {
+        self.effective.get(key).or_else(|| self.wanted.get(key))
+    }
+}
+
 /// How long one start took, looked at ten times a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadTime {

@@ -8,6 +8,7 @@ mod conclusions;
 mod csv;
 mod dashboard;
 mod export;
+mod failed;
 mod gates;
 mod html;
 mod leads;
@@ -19,6 +20,7 @@ mod single;
 mod table;
 mod verdict;
 mod verify;
+mod weights;
 mod words;
 
 use std::fs;

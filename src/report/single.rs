@@ -7,6 +7,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
 use super::columns::significant;
+use super::failed;
 use crate::measure::result::{GpuResult, RunResult, SequenceLength, StepResult};
 use crate::stats::{Spread, line};
 
@@ -26,7 +27,7 @@ pub(super) fn sums_up(run: &RunResult) -> bool {
     applies(run) && runs(run).values().all(|steps| steps.len() > 1)
 }
 
-/// The table, and below it what a token of the prompt costs.
+/// The table, and below it what a token of the prompt costs. Where it says all of a run, engines that failed have a row.
 pub(super) fn text(run: &RunResult, markdown: bool) -> String {
     let runs = runs(run);
     let cards = runs.values().any(|steps| gpu_mb(steps).is_some());
@@ -59,12 +60,26 @@ pub(super) fn text(run: &RunResult, markdown: bool) -> String {
         row.extend(cards.then(|| gpu_mb(steps).map_or_else(|| "-".into(), significant)));
         table.push_record(row);
     }
-    let mut table = table.build();
-    match markdown {
-        true => table.with(Style::markdown()),
-        false => table.with(Style::psql()),
+    let failed = match sums_up(run) {
+        true => failed::all(run),
+        false => Vec::new(),
     };
-    table.modify(Columns::new(1..), Alignment::right());
+    if markdown {
+        failed::below_in_markdown(&mut table, &failed);
+    }
+    let styled = |rows: Builder| {
+        let mut table = rows.build();
+        match markdown {
+            true => table.with(Style::markdown()),
+            false => table.with(Style::psql()),
+        };
+        table.modify(Columns::new(1..), Alignment::right());
+        table
+    };
+    let table = match markdown {
+        true => styled(table),
+        false => failed::below(table, &failed, 1, styled),
+    };
     let gap = if markdown { "\n" } else { "" };
     format!(
         "One user: median ± standard deviation over runs\n{gap}{table}\n{gap}{}",

@@ -10,6 +10,7 @@ use tabled::settings::{Alignment, Padding, Style};
 
 use super::columns::{Best, Column, Part, columns};
 use super::conclusions::conclusions;
+use super::failed::{self, Failed};
 use super::{across, servers, single, verify, words};
 use crate::measure::result::{RunResult, StepResult};
 
@@ -21,7 +22,7 @@ pub(super) fn text(run: &RunResult, width: usize, dir: Option<&Path>) -> String 
     if !run.steps.is_empty() {
         out.push('\n');
         if !summed_up {
-            out.push_str(&tables(&run.steps, width));
+            out.push_str(&tables(run, width));
             if run.steps.len() > 1 {
                 out.push_str("* best of its column, at the same load where engines are compared\n");
             }
@@ -59,12 +60,12 @@ fn what_servers_cost(run: &RunResult, width: usize) -> String {
     };
     let mut out = String::new();
     if !columns.is_empty() {
-        let wide = table(&run.steps, &columns, 1);
+        let wide = table(&run.steps, &columns, &[], 1);
         let fits = wide.lines().all(|line| line.chars().count() <= width);
         let table = if fits {
             wide
         } else {
-            table(&run.steps, &columns, 0)
+            table(&run.steps, &columns, &[], 0)
         };
         out = format!("\nwhat the servers cost\n{table}");
     }
@@ -77,26 +78,25 @@ fn what_servers_cost(run: &RunResult, width: usize) -> String {
 /// The tables in Markdown, and the findings below them.
 pub(super) fn markdown(run: &RunResult) -> String {
     let answers = verify::table(run, true).unwrap_or_default();
-    if run.steps.is_empty() && !answers.is_empty() {
-        let lines: String = listed(run);
-        return format!("{answers}\n{lines}");
+    let lines = listed(run);
+    let before = |text: &str| if text.is_empty() { "" } else { "\n" };
+    if run.steps.is_empty() {
+        return format!("{answers}{}{lines}", before(&answers));
     }
     let mut out = match single::applies(run) {
         true => format!("{}\n", single::text(run, true)),
         false => String::new(),
     };
     if !single::sums_up(run) {
-        out += &markdown_table(&run.steps, &columns(&run.steps));
+        out += &markdown_table(&run.steps, &columns(&run.steps), &failed::all(run));
         let cost = servers::columns(&run.steps);
         if !cost.is_empty() {
-            out += &format!("\n{}", markdown_table(&run.steps, &cost));
+            out += &format!("\n{}", markdown_table(&run.steps, &cost, &[]));
         }
         if let Some(repeats) = across::repeats(run, true) {
             out += &format!("\n{repeats}\n");
         }
     }
-    let lines = listed(run);
-    let before = |text: &str| if text.is_empty() { "" } else { "\n" };
     format!("{out}{}{answers}{}{lines}", before(&answers), before(&lines))
 }
 
@@ -111,13 +111,14 @@ fn listed(run: &RunResult) -> String {
         .collect()
 }
 
-fn markdown_table(steps: &[StepResult], columns: &[Column]) -> String {
+fn markdown_table(steps: &[StepResult], columns: &[Column], failed: &[Failed<'_>]) -> String {
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| c.head.join(" ").trim().to_owned()));
     for step in steps {
         let cell = |c: &Column| format!("{}{}", c.cell(step).replace('\n', ", "), star(c, step, steps));
         builder.push_record(columns.iter().map(|c| cell(c).replace('*', " \\*")));
     }
+    failed::below_in_markdown(&mut builder, failed);
     let mut table = builder.build();
     table
         .with(Style::markdown())
@@ -125,21 +126,26 @@ fn markdown_table(steps: &[StepResult], columns: &[Column]) -> String {
     format!("{table}\n")
 }
 
-/// All columns side by side where they fit, else throughput above latency.
-fn tables(steps: &[StepResult], width: usize) -> String {
-    let whole = table(steps, &columns(steps), 1);
+/// All columns side by side where they fit, else throughput above latency. The engines that failed have a row in the first.
+fn tables(run: &RunResult, width: usize) -> String {
+    let (steps, failed) = (&run.steps, failed::all(run));
+    let whole = table(steps, &columns(steps), &failed, 1);
     if whole.lines().all(|line| line.chars().count() <= width) {
         return whole;
     }
-    let part = |part| {
+    let part = |part, failed| {
         let mut columns = columns(steps);
         columns.retain(|c| c.part == Part::Both || c.part == part);
-        table(steps, &columns, 0)
+        table(steps, &columns, failed, 0)
     };
-    format!("{}\n{}", part(Part::Throughput), part(Part::Latency))
+    format!(
+        "{}\n{}",
+        part(Part::Throughput, &failed),
+        part(Part::Latency, &[])
+    )
 }
 
-fn table(steps: &[StepResult], columns: &[Column], padding: usize) -> String {
+fn table(steps: &[StepResult], columns: &[Column], failed: &[Failed<'_>], padding: usize) -> String {
     let mut builder = Builder::default();
     builder.push_record(columns.iter().map(|c| {
         if c.best == Best::Neither {
@@ -158,14 +164,17 @@ fn table(steps: &[StepResult], columns: &[Column], padding: usize) -> String {
             ),
         }));
     }
-    let mut table = builder.build();
-    table
-        .with(Style::psql())
-        .with(Padding::new(padding, padding, 0, 0))
-        .with(AlignmentStrategy::PerLine)
-        .modify(Columns::new(1..), Alignment::right())
-        .modify(Columns::first(), Alignment::left());
-    format!("{table}\n")
+    let styled = |builder: Builder| {
+        let mut table = builder.build();
+        table
+            .with(Style::psql())
+            .with(Padding::new(padding, padding, 0, 0))
+            .with(AlignmentStrategy::PerLine)
+            .modify(Columns::new(1..), Alignment::right())
+            .modify(Columns::first(), Alignment::left());
+        table
+    };
+    format!("{}\n", failed::below(builder, failed, padding, styled))
 }
 
 /// Steps are compared at the same load when several engines ran under it, else over the whole column.

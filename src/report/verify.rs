@@ -15,6 +15,9 @@ use crate::measure::result::{
 /// Differences of one engine that are told one by one; `run.json` has all.
 const TOLD: usize = 3;
 
+/// What stands in the row of an engine without any.
+const NO_ANSWER: &str = "no answer";
+
 /// The table, if answers were verified; `markdown` for a document.
 pub(super) fn table(run: &RunResult, markdown: bool) -> Option<String> {
     let found = run.verification.as_ref()?;
@@ -36,6 +39,11 @@ pub(super) fn table(run: &RunResult, markdown: bool) -> Option<String> {
         }
         builder.push_record(row);
     }
+    for engine in never_asked(run, found) {
+        let mut row = vec![engine.to_owned(), NO_ANSWER.to_owned()];
+        row.resize(builder.count_columns(), "-".into());
+        builder.push_record(row);
+    }
     let mut table = builder.build();
     match markdown {
         true => table.with(Style::markdown()),
@@ -45,6 +53,15 @@ pub(super) fn table(run: &RunResult, markdown: bool) -> Option<String> {
     let gap = if markdown { "\n" } else { "" };
     writeln!(text, "{gap}{table}").expect("writing to a String cannot fail");
     Some(text)
+}
+
+/// The engines that failed before they could be asked.
+fn never_asked<'a>(run: &'a RunResult, found: &'a Verification) -> impl Iterator<Item = &'a str> {
+    let asked = |name: &str| found.engines.iter().any(|engine| engine.engine == name);
+    let failed = run.engines.iter().filter(|engine| engine.failure.is_some());
+    failed
+        .map(|engine| &*engine.name)
+        .filter(move |name| !asked(name))
 }
 
 fn head(loaded: bool) -> Vec<&'static str> {
@@ -67,7 +84,7 @@ fn cells(found: &Verification, engine: &EngineAnswers) -> Vec<String> {
     match &engine.agreement {
         None => {
             let word = match (found.reference.as_ref() == Some(&engine.engine), &engine.failure) {
-                (_, Some(_)) => "no answer",
+                (_, Some(_)) => NO_ANSWER,
                 (true, None) => "reference",
                 (false, None) => "-",
             };
@@ -292,7 +309,7 @@ fn prompt_counts(found: &Verification) -> Option<String> {
 mod tests {
     use super::*;
     use crate::measure::fixture::{finished_run, new_run};
-    use crate::measure::result::{KeptAnswer, TokenCounts, UnderLoad, Verdict};
+    use crate::measure::result::{EngineFailure, EngineResult, KeptAnswer, TokenCounts, UnderLoad, Verdict};
 
     fn difference(token: u32, cause: Cause, nats: f64) -> Difference {
         let gap = |nats, at_least| Some(Gap { nats, at_least });
@@ -371,6 +388,11 @@ mod tests {
     fn answers_alone() {
         let mut run = new_run();
         answered(&mut run);
+        run.engines.push(EngineResult {
+            name: "ollama".into(),
+            failure: Some(EngineFailure::default()),
+            ..EngineResult::default()
+        });
         let text = table(&run, false).unwrap() + &findings(&run).join("\n");
         insta::assert_snapshot!(text);
         assert!(table(&run, true).unwrap().contains("|---"));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::loads::Loads;
 use super::verdict::verdict;
-use super::{across, calibration, single, verify};
+use super::{across, calibration, single, verify, weights};
 use crate::measure::cells;
 use crate::measure::result::{EngineResult, RunResult, Status, StepResult, Verdict};
 
@@ -53,10 +53,13 @@ pub(super) fn ended(run: &RunResult) -> Option<&'static str> {
 /// Everything that a reader must know besides the numbers: verdicts, failed engines, notes.
 pub(super) fn findings(run: &RunResult) -> Vec<String> {
     let of_steps = verdicts(run).into_iter().map(|found| format!("! {found}"));
-    of_steps.chain(of_run(run)).collect()
+    let forms = weights::forms(run);
+    let forms =
+        forms.map(|forms| format!("- the engines compute on different forms of the weights: {forms}"));
+    of_steps.chain(of_run(run)).chain(forms).collect()
 }
 
-/// Of these, all but the verdicts on steps.
+/// Of these, all but the verdicts on steps and the forms of the weights, which the page tells elsewhere.
 pub(super) fn of_run(run: &RunResult) -> Vec<String> {
     let mut lines = Vec::new();
     for engine in &run.engines {
@@ -73,7 +76,7 @@ pub(super) fn of_run(run: &RunResult) -> Vec<String> {
     lines.extend(across::findings(run));
     lines.extend(run.engines.iter().flat_map(other_settings));
     lines.extend(verify::findings(run));
-    lines.extend(run.engines.iter().filter_map(|engine| conversion(run, engine)));
+    lines.extend(weights::conversions(run));
     lines.extend(run.calibration.iter().flat_map(calibration::findings));
     if run.request_lines_lost > 0 {
         lines.push(format!(
@@ -144,20 +147,6 @@ pub(super) fn verdicts(run: &RunResult) -> Vec<Judged> {
 /// So many users.
 pub fn users(n: u32) -> String {
     format!("{n} user{}", if n == 1 { "" } else { "s" })
-}
-
-/// An engine that was given a conversion of the model: its weights are not those of the others.
-fn conversion(run: &RunResult, engine: &EngineResult) -> Option<String> {
-    let given = engine.converted.as_ref()?;
-    let bits =
-        |bits: Option<f64>| bits.map(|bits| format!("{} bits per weight", (bits * 10.0).round() / 10.0));
-    let has = bits(given.bits_per_weight).map_or_else(String::new, |bits| format!(", {bits}"));
-    let file =
-        bits(run.model.bits_per_weight).map_or_else(String::new, |bits| format!("; the file has {bits}"));
-    Some(format!(
-        "- {} ran a conversion of the model: {}{has}{file}",
-        engine.name, given.format
-    ))
 }
 
 /// Settings that an engine took in another way than it was asked to. More context than asked for is room left over.

@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use super::columns::{Best, columns};
 use super::conclusions::{StepObjectives, choices, reasons};
+use super::failed::{self, Failed};
 use super::loads::{Load, Loads};
 use super::picks::{Pick, picks};
 use super::{table, words};
@@ -65,6 +66,14 @@ struct Row {
     cells: Vec<Cell>,
 }
 
+/// The row of an engine that failed.
+#[derive(Debug, Serialize)]
+struct FailedRow {
+    engine: usize,
+    name: String,
+    why: String,
+}
+
 #[derive(Debug, Serialize)]
 struct Cell {
     text: String,
@@ -103,6 +112,7 @@ pub(super) fn page(run: &RunResult, dir: Option<&Path>) -> String {
             reasons => reasons(run),
             heads,
             rows => rows(&loads),
+            failed => failed_rows(&loads),
             compared => columns.iter().any(|column| column.best != Best::Neither) && run.steps.len() > 1,
             findings => findings::of(run),
             style => STYLE,
@@ -172,6 +182,16 @@ fn rows(loads: &Loads<'_>) -> Vec<Row> {
             .collect(),
     };
     steps.iter().map(row).collect()
+}
+
+fn failed_rows(loads: &Loads<'_>) -> Vec<FailedRow> {
+    let number = |of: &str| loads.engines.iter().position(|name| *name == of);
+    let row = |Failed { engine, why }: Failed<'_>| FailedRow {
+        engine: number(engine).unwrap_or(0),
+        name: engine.to_owned(),
+        why,
+    };
+    failed::all(loads.run).into_iter().map(row).collect()
 }
 
 /// A name as it stands in `run.json`.

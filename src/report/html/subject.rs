@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::measure::result::{EngineResult, RunResult};
 use crate::report::columns::significant;
 use crate::report::loads::{Loads, Varies};
+use crate::report::weights;
 
 /// The head of the page.
 #[derive(Debug, Serialize)]
@@ -42,7 +43,7 @@ pub(super) fn of(loads: &Loads<'_>) -> Subject {
     Subject {
         title: title(loads),
         engines: loads.engines.iter().map(engine).collect(),
-        weights: weights(&run.engines),
+        weights: weights::forms(run),
         facts: facts(loads),
         circumstances: circumstances(loads),
     }
@@ -150,30 +151,10 @@ fn machine(machine: &Map<String, Value>) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// Each engine's form of the weights; nothing where all that tell theirs have the same.
-fn weights(engines: &[EngineResult]) -> Option<String> {
-    let form = |engine: &EngineResult| {
-        let told = setting(engine, "weights")?.as_str()?;
-        Some((engine.name.clone(), told.split(" (").next()?.to_owned()))
-    };
-    let forms: Vec<(String, String)> = engines.iter().filter_map(form).collect();
-    let alike = forms.windows(2).all(|two| two[0].1 == two[1].1);
-    let words: Vec<String> = forms
-        .iter()
-        .map(|(name, form)| format!("{name} {form}"))
-        .collect();
-    (!alike).then(|| words.join(", "))
-}
-
-/// What the engine really had, else what it was asked to have.
-fn setting<'a>(engine: &'a EngineResult, key: &str) -> Option<&'a Value> {
-    engine.effective.get(key).or_else(|| engine.wanted.get(key))
-}
-
 fn described(engine: &EngineResult) -> String {
     let mut words = vec![engine.kind.clone()];
     words.extend(engine.version.clone());
-    let setting = |key: &str| setting(engine, key);
+    let setting = |key: &str| engine.setting(key);
     for (key, name) in [("parallel", "sequences at once"), ("threads", "threads")] {
         words.extend(
             setting(key)
@@ -205,17 +186,5 @@ mod tests {
         let facts: Vec<_> = subject.facts.iter().map(|(name, _)| *name).collect();
         assert_eq!(facts, ["model", "requests", "measured"]);
         assert_eq!(subject.circumstances[0].0, "profile");
-    }
-
-    #[test]
-    fn weights_are_told_where_they_differ() {
-        let mut engines = finished_run().engines;
-        let mut keep = |engine: usize, form: &str| {
-            engines[engine].effective.insert("weights".into(), form.into());
-            weights(&engines)
-        };
-        assert_eq!(keep(0, "affine8 (AVX-512 VNNI)"), None, "the other tells nothing");
-        assert_eq!(keep(1, "affine8"), None);
-        assert_eq!(keep(1, "Q4_1").unwrap(), "candle affine8, llamacpp Q4_1");
     }
 }
