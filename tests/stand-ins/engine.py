@@ -4,6 +4,7 @@ With `--key KEY` it answers only who shows that, as a bearer token or in the hea
 
 import argparse
 import http.server
+import itertools
 import json
 import pathlib
 import random
@@ -11,6 +12,7 @@ import sys
 import threading
 
 SAMPLING = ["temperature", "top_p", "top_k", "seed"]
+USUAL = ["stop", *SAMPLING]
 
 
 def out_of_range(body):
@@ -32,7 +34,7 @@ ENGINES = {
                        {"n_ctx": int(o.ctx_size) // int(o.parallel)}},
         },
         "name": lambda o: o.alias,
-        "fields": ["ignore_eos", "cache_prompt", "max_completion_tokens", *SAMPLING],
+        "fields": ["ignore_eos", "cache_prompt", "max_completion_tokens", *USUAL],
     },
     "vllm": {
         "words": ["serve", "model"],
@@ -43,7 +45,7 @@ ENGINES = {
         "listed": lambda o: {"max_model_len": int(o.max_model_len)},
         "refuses": lambda body, o: (404, f"The model `{body['model']}` does not exist.")
         if body["model"] != o.served_model_name else out_of_range(body),
-        "fields": ["ignore_eos", "max_completion_tokens", *SAMPLING],
+        "fields": ["ignore_eos", "max_completion_tokens", *USUAL],
     },
     "sglang": {
         "words": ["serve"],
@@ -57,7 +59,7 @@ ENGINES = {
         },
         "name": lambda o: o.served_model_name,
         "refuses": lambda body, o: out_of_range(body),
-        "fields": ["ignore_eos", "max_completion_tokens", *SAMPLING],
+        "fields": ["ignore_eos", "max_completion_tokens", *USUAL],
     },
     "tgi": {
         "options": ["--model-id", "--hostname", "--port", "--max-batch-size", "--max-total-tokens",
@@ -69,7 +71,7 @@ ENGINES = {
         "name": lambda o: o.model_id,
         "refuses": lambda body, o: (422, "Input validation error: `top_p` must be > 0.0 and < 1.0")
         if body.get("top_p") is not None and not 0 < body["top_p"] < 1 else None,
-        "fields": ["max_completion_tokens", "temperature", "top_p", "seed"],
+        "fields": ["max_completion_tokens", "stop", "temperature", "top_p", "seed"],
     },
     "uzu": {
         "words": ["server"],
@@ -86,7 +88,7 @@ ENGINES = {
         "options": ["--port"],
         "pages": lambda o: {},
         "name": lambda o: "loaded-model",
-        "fields": SAMPLING,
+        "fields": USUAL,
     },
     # No server that there is: all it can be asked for has other names, and it refuses the usual ones.
     "renamed": {
@@ -94,7 +96,7 @@ ENGINES = {
         "options": ["--port"],
         "pages": lambda o: {},
         "name": lambda o: "loaded-model",
-        "fields": ["ignore_eos", *SAMPLING],
+        "fields": ["ignore_eos", *USUAL],
         "names": {"temperature": "heat", "top_p": "nucleus", "top_k": "likeliest", "seed": "start", "ignore_eos": "go_on"},
     },
 }
@@ -133,7 +135,8 @@ def answer(body):
     most = most or len(tokens)
     wanted = most if takes("ignore_eos") and body.get("ignore_eos") else min(most, len(tokens))
     chosen = drawn([tokens[number % len(tokens)] for number in range(wanted)], body)
-    stopped = next((n for n, event in enumerate(chosen) if any(s in text_of(event) for s in body.get("stop") or [])), None)
+    stops = (takes("stop") and body.get("stop")) or []
+    stopped = next((n for n, event in enumerate(chosen) if any(stop in text_of(event) for stop in stops)), None)
     cut = wanted == most and stopped is None
     chosen = chosen[:stopped]
     usage_asked = (body.get("stream_options") or {}).get("include_usage", False)
@@ -153,11 +156,14 @@ def answer(body):
     return "".join(f"data: {event}\n\n" for event in head + chosen + rest)
 
 
+unseeded = itertools.count(1000)
+
+
 def drawn(chosen, body):
-    """In an order that the seed decides, unless no token but the likeliest may be drawn."""
+    """In an order that the seed decides, or else the number of the answer, unless no token but the likeliest may be drawn."""
     told = {field: body[field] for field in SAMPLING if takes(field) and field in body}
     if told.get("temperature", 1) > 0 and told.get("top_p", 1) > 0.01 and told.get("top_k") != 1:
-        random.Random(told.get("seed")).shuffle(chosen)
+        random.Random(told.get("seed", next(unseeded))).shuffle(chosen)
     return chosen
 
 
