@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::profile::{Settings, duration, shipped};
+use crate::profile::{Header, Settings, duration, shipped};
 
 /// Load-tests LLM inference servers: TTFT, ITL, throughput scaling and tail latency, with the client's own error
 /// beside every figure.
@@ -142,25 +142,35 @@ pub enum EngineAction {
         model: Option<String>,
     },
     /// Start an engine, ask it for a few answers, tell what it does with what it is asked, and stop it
-    Check {
-        /// The engine
-        name: String,
-        /// Model: a name of `loadtest models`, a path, or hf:owner/repo[/file]
-        #[arg(long, value_name = "MODEL")]
-        model: Option<String>,
-        /// The line that starts the engine `command`, e.g. 'my-server --port {port} --model {model}'
-        #[arg(long, value_name = "LINE")]
-        command: Option<String>,
-        /// The address of an engine that runs already
-        #[arg(long, value_name = "URL")]
-        url: Option<String>,
-        /// Give up on an engine whose model has not answered this long after its start; default: its recipe's
-        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-        load_timeout: Option<Duration>,
-        /// What to print
-        #[arg(long, value_enum, default_value = "table")]
-        format: TableFormat,
-    },
+    Check(Check),
+}
+
+/// An engine, started or running already, that is asked a few questions.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// The engine
+    pub name: String,
+    /// Model: a name of `loadtest models`, a path, or hf:owner/repo[/file]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The line that starts the engine `command`, e.g. 'my-server --port {port} --model {model}'
+    #[arg(long, value_name = "LINE")]
+    pub command: Option<String>,
+    /// The address of an engine that runs already
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Key for the server, sent as a bearer token; never printed or saved
+    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Option<Secret>,
+    /// Send this header with every request
+    #[arg(long, value_name = "K:V")]
+    pub header: Vec<Header>,
+    /// Give up on an engine whose model has not answered this long after its start; default: its recipe's
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub load_timeout: Option<Duration>,
+    /// What to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: TableFormat,
 }
 
 /// What can be done with a model.

@@ -1,5 +1,6 @@
 //! What `loadtest` does besides load tests: engines, models, calibration, reports, explanations, and serving.
 
+mod check;
 mod compare;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::calibrate;
 use crate::cli::{
     Calibrate, EngineAction, ModelAction, Report, SERVED_CONTEXT, SERVED_PARALLEL, Serve, TableFormat,
 };
-use crate::engine::{self, Findings, Kind, Listed, Progress as _, Recipe, Running, Settings};
+use crate::engine::{self, Listed, Progress as _, Settings};
 use crate::measure::definition::{self, Definition};
 use crate::measure::result::Price;
 use crate::measure::{fill_cost, find, open};
@@ -50,44 +51,7 @@ pub fn engines(
                 "{name}{version} is installed; use it by --engine {name}\n"
             ))?;
         }
-        Some(EngineAction::Check {
-            name,
-            model,
-            command,
-            url,
-            load_timeout,
-            format,
-        }) => {
-            let recipe = run::recipe(name, command.as_deref())?;
-            let started = match recipe.kind {
-                Kind::Attach => None,
-                _ => {
-                    let model = run::model(model.as_deref(), &status)?;
-                    let log = tempfile_dir()?.join(format!("engine-{name}.log"));
-                    let had = run::have(&recipe, &model, None, &status)?;
-                    let mut settings = Settings::new(&had.model, &model.name, log);
-                    settings.ready_timeout = *load_timeout;
-                    Some((had.program, settings))
-                }
-            };
-            let checked = block_on(interrupt, async {
-                let running = match &started {
-                    Some((program, settings)) => engine::start(&recipe, program, settings, &status).await?,
-                    None => attached(&recipe, url.as_deref(), model.clone()).await?,
-                };
-                status.status(&format!("{name}: asking"));
-                let findings = engine::check(&recipe, &running).await;
-                running.stop().await;
-                Ok(findings?)
-            })?;
-            let Some(findings) = checked else {
-                return Ok(Ending::Interrupted);
-            };
-            report::print(&match format {
-                TableFormat::Table => check_text(&recipe, &findings),
-                TableFormat::Json => format!("{}\n", serde_json::to_string_pretty(&findings)?),
-            })?;
-        }
+        Some(EngineAction::Check(asked)) => return check::check(asked, interrupt, &status),
     }
     Ok(Ending::Done)
 }
@@ -99,18 +63,6 @@ fn list(format: TableFormat) -> anyhow::Result<()> {
         TableFormat::Json => format!("{}\n", serde_json::to_string_pretty(&all)?),
     })?;
     Ok(())
-}
-
-/// A server that runs already, at `url` or where its engine usually is.
-async fn attached(recipe: &Recipe, url: Option<&str>, model: Option<String>) -> anyhow::Result<Running> {
-    let Some(url) = url.or(recipe.url.as_deref()) else {
-        return Err(Usage(anyhow::anyhow!(
-            "{} is not started: give its address with --url",
-            recipe.name
-        ))
-        .into());
-    };
-    Ok(engine::attach(recipe, url, model, None).await?)
 }
 
 /// A folder for a log that outlives the command, so that it can be read after a failure.
@@ -166,51 +118,6 @@ fn engine_table(engines: Vec<Listed>) -> String {
         .priority(Priority::max(true))
         .keep_words(true);
     format!("{}\n", table.build().with(Style::psql()).with(fitted))
-}
-
-/// The stream as it was understood.
-fn check_text(recipe: &Recipe, findings: &Findings) -> String {
-    let mut table = Builder::default();
-    let mut row = |name: &str, value: String| table.push_record([name.to_owned(), value]);
-    row("status", format!("{} {}", findings.status, findings.content_type));
-    row(
-        "events",
-        format!("{} ({} with text)", findings.events, findings.text_events),
-    );
-    row(
-        "role chunk",
-        if findings.role_chunk { "yes" } else { "no" }.into(),
-    );
-    row(
-        "tokens per event",
-        findings
-            .tokens_per_event
-            .map_or("unknown".into(), |n| format!("{n:.2}")),
-    );
-    row("usage", findings.usage.unwrap_or("none").into());
-    row(
-        "output tokens",
-        findings
-            .completion_tokens
-            .map_or("unknown".into(), |n| n.to_string()),
-    );
-    row(
-        "finish reason",
-        findings.finish_reason.clone().unwrap_or("none".into()),
-    );
-    row("[DONE]", if findings.done { "yes" } else { "no" }.into());
-    row("comments", findings.comments.to_string());
-    row("other fields", findings.extra_fields.join(", "));
-    row("text", format!("{:?}", findings.text));
-    for parameter in &findings.parameters {
-        row(parameter.name, parameter.verdict.to_string());
-    }
-    format!(
-        "{} ({})\n{}\n",
-        recipe.name,
-        recipe.description,
-        table.build().with(Style::psql())
-    )
 }
 
 /// `loadtest serve ENGINE`: in the foreground, until it is interrupted or ends by itself.

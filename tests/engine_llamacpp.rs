@@ -1,6 +1,6 @@
 //! llama.cpp for real, where it is installed and a model is at hand: LOADTEST_TEST_GGUF names one.
 
-use loadtest::engine::{self, Settings};
+use loadtest::engine::{self, Access, Settings};
 
 #[tokio::test]
 #[ignore = "needs `loadtest engines install llamacpp` and a GGUF named in LOADTEST_TEST_GGUF"]
@@ -21,7 +21,9 @@ async fn llama_cpp_serves_and_is_understood() {
         (running.effective().parallel, running.effective().context),
         (Some(2), Some(512))
     );
-    let found = engine::check(&recipe, &running).await.unwrap();
+    let found = engine::check(&recipe, &running, &Access::default())
+        .await
+        .unwrap();
     println!("{found:#?} {:?} {:?}", running.effective(), running.version());
     assert_eq!((found.status, found.role_chunk, found.done), (200, true, true));
     assert_eq!(

@@ -6,7 +6,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use loadtest::engine::{self, Settings, Verdict};
+use loadtest::engine::{self, Access, Settings, Verdict};
 use serde_json::Value;
 use support::{House, nothing_left, stderr};
 
@@ -30,6 +30,7 @@ fn its_stream_is_read_and_what_it_cannot_do_is_said() {
         .env("LOADTEST_HOME", house.dir.path().join("ours"))
         .args(["--engine", "mistralrs", "--model", model.to_str().expect("UTF-8")])
         .args(["--users", "3", "--num-prompts", "6", "--osl", "8", "--isl", "40"])
+        .args(["--top-k", "40", "--top-p", "1"])
         .args(["--no-calibrate", "--format", "json"])
         .output()
         .expect("loadtest starts");
@@ -50,6 +51,7 @@ fn its_stream_is_read_and_what_it_cannot_do_is_said() {
         notes.contains("mistralrs cannot go on past its model's end token"),
         "{notes}"
     );
+    assert!(notes.contains("mistralrs takes no seed with"), "{notes}");
     nothing_left(house.dir.path().to_str().expect("UTF-8"));
 }
 
@@ -69,7 +71,9 @@ async fn mistral_rs_serves_and_is_understood() {
     let running = engine::start(&recipe, &program, &settings, &said).await.unwrap();
     let effective = running.effective();
     assert_eq!((effective.parallel, effective.threads), (Some(2), Some(2)));
-    let found = engine::check(&recipe, &running).await.unwrap();
+    let found = engine::check(&recipe, &running, &Access::default())
+        .await
+        .unwrap();
     println!("{found:#?} {effective:?} {:?}", running.version());
     assert_eq!((found.status, found.role_chunk, found.done), (200, false, true));
     assert_eq!(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use loadtest::engine::{self, EngineError, Program, Recipe, Running, Settings};
+use loadtest::engine::{self, Access, EngineError, Program, Recipe, Running, Settings};
 use loadtest::telemetry::Root;
 use processes::{PATIENCE, alive, until};
 
@@ -272,15 +272,18 @@ async fn attaching_needs_an_answer_and_leaves_the_server_alone() {
     let server = stand_in.start().await.unwrap();
     let recipe = engine::recipe("attach").unwrap();
     let url = format!("{}/v1/", server.base_url());
-    let attached = engine::attach(&recipe, &url, Some("m".into()), None)
+    let attached = engine::attach(&recipe, &url, Some("m".into()), &Access::default())
         .await
         .unwrap();
     assert_eq!((attached.base_url(), attached.pid()), (server.base_url(), None));
     assert_eq!(attached.stop().await, None);
-    let unnamed = engine::attach(&recipe, &url, None, None).await.err().unwrap();
+    let unnamed = engine::attach(&recipe, &url, None, &Access::default())
+        .await
+        .err()
+        .unwrap();
     assert!(unnamed.to_string().contains("--model"), "{unnamed}");
     server.stop().await.unwrap();
-    let gone = engine::attach(&recipe, &url, Some("m".into()), None)
+    let gone = engine::attach(&recipe, &url, Some("m".into()), &Access::default())
         .await
         .err()
         .unwrap();

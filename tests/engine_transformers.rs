@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use loadtest::engine::{self, Settings};
+use loadtest::engine::{self, Access, Settings};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use support::{House, nothing_left, stderr};
@@ -76,6 +76,10 @@ fn both_flavours_serve_one_conversion_and_give_the_length_asked_for() {
         "--ignore-eos",
         "--temperature",
         "0.5",
+        "--top-k",
+        "40",
+        "--top-p",
+        "1",
         "--weights",
         "bfloat16",
         "--device",
@@ -104,6 +108,13 @@ fn both_flavours_serve_one_conversion_and_give_the_length_asked_for() {
         "{notes}"
     );
     assert!(!notes.contains("cannot go on"), "{notes}");
+    for name in ["pytorch", "pytorch-cb"] {
+        assert!(notes.contains(&format!("{name} takes no top_k with")), "{notes}");
+        assert!(
+            notes.contains(&format!("{name} has one seed for all its requests")),
+            "{notes}"
+        );
+    }
     nothing_left(&format!("{}/ours", installed.house.dir.path().display()));
 }
 
@@ -147,10 +158,13 @@ fn a_check_understands_its_stream() {
     );
     assert_eq!(found["completion_tokens"], 16);
     let parameters = found["parameters"].as_array().expect("a list");
-    let ignore_eos = parameters
-        .iter()
-        .find(|parameter| parameter["name"] == "ignore_eos");
-    assert_eq!(ignore_eos.expect("it was asked")["verdict"], "honoured");
+    let verdict = |name: &str| {
+        let found = parameters.iter().find(|parameter| parameter["name"] == name);
+        found.expect("it was asked")["verdict"].clone()
+    };
+    assert_eq!(verdict("ignore_eos"), "honoured");
+    assert_eq!(verdict("stream_options"), "always_sends_usage");
+    assert_eq!(verdict("top_k"), serde_json::json!({ "refused": 422 }));
 }
 
 #[tokio::test]
@@ -175,7 +189,9 @@ async fn both_flavours_serve_for_real() {
         (settings.parallel, settings.context, settings.threads) = (2, 512, 2);
         settings.guard = env!("CARGO_BIN_EXE_loadtest").into();
         let running = engine::start(&recipe, &program, &settings, &said).await.unwrap();
-        let found = engine::check(&recipe, &running).await.unwrap();
+        let found = engine::check(&recipe, &running, &Access::default())
+            .await
+            .unwrap();
         println!("{found:#?} {:?} {:?}", running.effective(), running.version());
         assert_eq!((found.status, found.role_chunk, found.done), (200, true, false));
         assert_eq!(

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -153,27 +153,24 @@ fn each_is_driven_and_what_it_sent_is_counted() {
 }
 
 #[test]
-fn what_a_server_refuses_is_told_by_its_words() {
-    let case = &CASES[3];
-    let load = [
-        "--engine",
-        "tgi",
-        "--users",
-        "1",
-        "--num-prompts",
-        "2",
-        "--osl",
-        "4",
-        "--isl",
-        "40",
-        "--top-p",
-        "1",
-    ];
-    let short = ["--warmup", "0s", "--ramp", "0s", "--no-calibrate"];
-    let (summary, _) = run(case, &[&load[..], &short].concat());
-    let step = &summary["steps"][0];
-    assert_eq!(step["requests"]["failed"], 2, "{summary:#}");
-    assert_eq!(step["errors"]["http_4xx"], 2, "{step:#}");
+fn what_a_server_cannot_be_told_is_left_out_and_said() {
+    for case in &CASES {
+        let load = ["--users", "2", "--num-prompts", "4", "--osl", "4", "--isl", "40"];
+        let short = ["--warmup", "0s", "--ramp", "0s", "--no-calibrate"];
+        let drawn = ["--engine", case.name, "--top-k", "40", "--top-p", "1"];
+        let (summary, _) = run(case, &[&drawn[..], &load, &short].concat());
+        let step = &summary["steps"][0];
+        let (ok, failed) = (&step["requests"]["ok"], &step["requests"]["failed"]);
+        assert_eq!((ok, failed), (&4.into(), &0.into()), "{}: {step:#}", case.name);
+        let notes = summary["notes"].to_string();
+        let missing = match case.name {
+            "tgi" => Some("tgi takes no top_k with"),
+            "uzu" => Some("uzu takes no seed with"),
+            _ => None,
+        };
+        assert_eq!(notes.contains(" takes no "), missing.is_some(), "{notes}");
+        assert!(notes.contains(missing.unwrap_or_default()), "{notes}");
+    }
 }
 
 /// A stand-in that runs already.
@@ -183,13 +180,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(name: &str) -> Running {
+    fn start(name: &str, more: &[&str]) -> Running {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = free.local_addr().expect("its address").port().to_string();
         drop(free);
         let process = Command::new("python3")
             .arg(script())
             .args([name, "-", "--port", &port])
+            .args(more)
             .spawn();
         let running = Running {
             process: process.expect("python3 runs"),
@@ -209,7 +207,7 @@ impl Running {
         };
         let asked = stream.write_all(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let mut line = String::new();
-        asked.is_ok() && BufReader::new(stream).read_line(&mut line).is_ok() && line.contains("200")
+        asked.is_ok() && BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("HTTP/")
     }
 }
 
@@ -223,7 +221,7 @@ impl Drop for Running {
 #[test]
 fn lm_studio_is_asked_where_it_runs() {
     let (house, _) = house("lmstudio");
-    let server = Running::start("lmstudio");
+    let server = Running::start("lmstudio", &[]);
     let check = |more: &[&str]| {
         let args = [
             "engines",
@@ -245,6 +243,124 @@ fn lm_studio_is_asked_where_it_runs() {
     assert!(
         stderr(&unknown).contains("has no model `not-loaded`; name one of these with --model: loaded-model")
     );
+}
+
+#[test]
+fn lm_studio_is_driven_where_it_runs() {
+    let (house, _) = house("lmstudio");
+    let server = Running::start("lmstudio", &[]);
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers/lmstudio/engine.toml");
+    let recipe = std::fs::read_to_string(recipe).expect("its recipe");
+    house.engine("lmstudio", &recipe.replace("http://127.0.0.1:1234", &server.url));
+    let load = ["--engine", "lmstudio", "--users", "2", "--num-prompts", "4"];
+    let drawn = ["--osl", "4", "--isl", "40", "--top-k", "40", "--top-p", "1"];
+    let short = [
+        "--warmup",
+        "0s",
+        "--ramp",
+        "0s",
+        "--no-calibrate",
+        "--format",
+        "json",
+    ];
+    let output = house.run(&[&load[..], &drawn, &short].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let requests = &summary["steps"][0]["requests"];
+    assert_eq!((&requests["ok"], &requests["failed"]), (&4.into(), &0.into()));
+    assert!(!summary["notes"].to_string().contains(" takes no "));
+}
+
+/// What a check of this stand-in, which runs already, prints as JSON, and how it ends.
+fn checked(house: &House, url: &str, more: &[&str], key: Option<&str>) -> Output {
+    let args = ["engines", "check", "attach", "--url", url, "--format", "json"];
+    let mut command = house.command();
+    command.args(args).args(more);
+    if let Some(key) = key {
+        command.env("OPENAI_API_KEY", key);
+    }
+    command.output().expect("loadtest starts")
+}
+
+#[test]
+fn a_check_shows_the_key_or_the_header_that_a_server_wants() {
+    let house = House::new();
+    let server = Running::start("lmstudio", &["--key", "sesame"]);
+    for (more, key) in [
+        (&[][..], Some("sesame")),
+        (&["--header", "X-Key: sesame"][..], None),
+    ] {
+        let output = checked(&house, &server.url, more, key);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(
+            (&found["status"], &found["done"]),
+            (&200.into(), &true.into()),
+            "{found:#}"
+        );
+        let told = [
+            stderr(&output),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        ]
+        .concat();
+        assert!(!told.contains("sesame"), "{told}");
+    }
+}
+
+#[test]
+fn a_load_shows_its_headers_from_its_first_question_on() {
+    let house = House::new();
+    let server = Running::start("lmstudio", &["--key", "sesame"]);
+    // No model is named, so the server is asked for its list.
+    let short = ["--users", "1", "--num-prompts", "2", "--osl", "4", "--isl", "40"];
+    let (code, summary) = house.load(
+        &server.url,
+        &[&short[..], &["--header", "X-Key: sesame"]].concat(),
+    );
+    assert_eq!(code, Some(0), "{summary:#}");
+    assert_eq!(summary["steps"][0]["requests"]["ok"], 2, "{summary:#}");
+}
+
+#[test]
+fn a_check_that_is_refused_fails() {
+    let house = House::new();
+    let server = Running::start("lmstudio", &["--key", "sesame"]);
+    let named = ["--model", "loaded-model"];
+    let output = checked(&house, &server.url, &named, Some("wrong"));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(found["status"], 401, "{found:#}");
+    let words = "attach refused the request: HTTP 401: {\"error\": {\"message\": \"no key, no answer\"}}";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    // Without a name it asks for the list of models first.
+    let unnamed = checked(&house, &server.url, &[], None);
+    assert_eq!(unnamed.status.code(), Some(1));
+    assert!(stderr(&unnamed).contains("401"), "{}", stderr(&unnamed));
+}
+
+#[test]
+fn a_check_asks_by_the_names_that_the_recipe_has() {
+    let house = House::new();
+    let server = Running::start("renamed", &[]);
+    let text = format!(
+        "name = 'renamed'\ntitle = 'x'\nkind = 'attach'\ndescription = 'x'\nurl = '{}'\n\
+         [dialect]\ntemperature = 'heat'\ntop_p = 'nucleus'\ntop_k = 'likeliest'\nseed = 'start'\n\
+         ignore_eos = 'go_on'\n",
+        server.url
+    );
+    house.engine("renamed", &text);
+    let output = house.run(&["engines", "check", "renamed", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let all = found["parameters"].as_array().expect("a list");
+    for name in ["temperature", "top_p", "top_k", "seed", "ignore_eos"] {
+        let parameter = all.iter().find(|parameter| parameter["name"] == name);
+        assert_eq!(
+            parameter.expect("it was asked")["verdict"],
+            "honoured",
+            "{name}: {found:#}"
+        );
+    }
 }
 
 /// The bridge to lm.rs, built beside the program under test, which finds it there.
@@ -324,6 +440,10 @@ fn lm_rs_is_driven_through_its_bridge() {
         "--no-calibrate",
         "--format",
         "json",
+        "--top-k",
+        "40",
+        "--top-p",
+        "1",
     ];
     let output = house
         .command()
@@ -352,6 +472,8 @@ fn lm_rs_is_driven_through_its_bridge() {
         (&engine["kind"], &engine["effective"]["context"]),
         (&"bridge".into(), &512.into())
     );
+    let notes = summary["notes"].to_string();
+    assert!(notes.contains("lmrs takes no top_k, seed with"), "{notes}");
 }
 
 #[test]

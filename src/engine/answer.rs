@@ -6,6 +6,7 @@ use std::time::Duration;
 use loadtest_protocol::{Logprobs, TokenLogprob};
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::error::reason;
 use super::probe::Control;
 use super::recipe::{Recipe, fill};
@@ -52,7 +53,7 @@ impl Questioner {
     pub fn new(
         recipe: &Recipe,
         running: &Running,
-        (api_key, headers): (Option<&str>, &[(String, String)]),
+        access: &Access,
         chat: bool,
         max_tokens: u64,
         patience: Duration,
@@ -77,13 +78,12 @@ impl Questioner {
         };
         body[temperature] = json!(0);
         let url = running.base_url();
-        let control =
-            Control::new(url, api_key.map(str::to_owned)).map_err(|error| EngineError::Unreachable {
-                url: url.into(),
-                reason: reason(&error),
-            })?;
+        let control = Control::new(url, access.clone()).map_err(|error| EngineError::Unreachable {
+            url: url.into(),
+            reason: reason(&error),
+        })?;
         Ok(Self {
-            control: control.with_headers(headers.to_vec()),
+            control,
             chat,
             body,
             patience,

@@ -3,9 +3,10 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::error::reason;
 use super::probe::Control;
-use super::recipe::{Recipe, fill};
+use super::recipe::{Dialect, Recipe, fill};
 use super::{EngineError, Parameter, Running, honoured};
 
 /// What one streamed answer looked like.
@@ -43,7 +44,7 @@ pub struct Findings {
 
 impl Findings {
     /// Whether the server refused the request.
-    pub(super) fn refused(&self) -> bool {
+    pub fn refused(&self) -> bool {
         self.status >= 400
     }
 }
@@ -72,19 +73,9 @@ pub(super) struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// The field that bounds the output.
-    pub fn bound(&self) -> &str {
-        &self.recipe.dialect.max_tokens
-    }
-
-    /// The field that makes the server go on past the end token, or the one that most servers have.
-    pub fn ignores_eos_by(&self) -> &str {
-        self.recipe.dialect.ignore_eos.as_deref().unwrap_or("ignore_eos")
-    }
-
-    /// What that field is set to.
-    pub fn ignores_eos_with(&self) -> Value {
-        json!(self.recipe.dialect.ignore_eos_value)
+    /// What the server calls things.
+    pub fn dialect(&self) -> &Dialect {
+        &self.recipe.dialect
     }
 
     /// Sends one streamed, greedy chat request of at most [`TOKENS`] tokens with these fields changed, `null` being
@@ -156,7 +147,7 @@ fn unreachable(url: &str, error: &reqwest::Error) -> EngineError {
 ///
 /// # Errors
 /// The server can't be reached, or an answer breaks off.
-pub async fn check(recipe: &Recipe, running: &Running) -> Result<Findings, EngineError> {
+pub async fn check(recipe: &Recipe, running: &Running, access: &Access) -> Result<Findings, EngineError> {
     let url = running.base_url();
     let asker = Asker {
         recipe,
@@ -165,7 +156,7 @@ pub async fn check(recipe: &Recipe, running: &Running) -> Result<Findings, Engin
             &recipe.dialect.model,
             &[("model_name", running.model_name().to_owned())],
         ),
-        control: Control::new(url, None).map_err(|error| unreachable(url, &error))?,
+        control: Control::new(url, access.clone()).map_err(|error| unreachable(url, &error))?,
     };
     let mut first = asker.ask(&[]).await?;
     if !first.refused() {

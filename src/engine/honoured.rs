@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::EngineError;
 use super::check::{Asker, Findings, TOKENS};
+use super::recipe::Dialect;
 
 /// Tokens within which an answer must end by itself for `ignore_eos` to be judged.
 const LONG: u64 = 128;
@@ -17,6 +18,8 @@ pub enum Verdict {
     Honoured,
     /// Its answer was not.
     Ignored,
+    /// Its streams have usage, asked for or not.
+    AlwaysSendsUsage,
     /// It refused the request, with this status.
     Refused(u16),
     /// The answers tell nothing about it.
@@ -28,6 +31,7 @@ impl std::fmt::Display for Verdict {
         match self {
             Verdict::Honoured => f.write_str("honoured"),
             Verdict::Ignored => f.write_str("ignored"),
+            Verdict::AlwaysSendsUsage => f.write_str("always sends usage"),
             Verdict::Refused(status) => write!(f, "refused ({status})"),
             Verdict::Unknown => f.write_str("unknown"),
         }
@@ -37,32 +41,63 @@ impl std::fmt::Display for Verdict {
 /// A parameter, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parameter {
-    /// Its name in a request.
+    /// Its usual name in a request.
     pub name: &'static str,
     /// What the server did with it.
     pub verdict: Verdict,
 }
 
+/// What the server calls the fields that are tried; where it has none, what most servers call it.
+struct Names<'a> {
+    temperature: &'a str,
+    top_p: &'a str,
+    top_k: &'a str,
+    seed: &'a str,
+    ignore_eos: &'a str,
+}
+
+impl<'a> Names<'a> {
+    fn of(dialect: &'a Dialect) -> Self {
+        fn or<'a>(field: &'a Option<String>, usual: &'a str) -> &'a str {
+            field.as_deref().unwrap_or(usual)
+        }
+        Names {
+            temperature: or(&dialect.temperature, "temperature"),
+            top_p: or(&dialect.top_p, "top_p"),
+            top_k: or(&dialect.top_k, "top_k"),
+            seed: or(&dialect.seed, "seed"),
+            ignore_eos: or(&dialect.ignore_eos, "ignore_eos"),
+        }
+    }
+}
+
 /// Asks the server about each parameter; `first` is the answer to a greedy request for [`TOKENS`] tokens.
 pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Vec<Parameter>, EngineError> {
+    let names = Names::of(asker.dialect());
     let mut found = Vec::new();
     let mut note = |name, verdict| found.push(Parameter { name, verdict });
     for name in ["max_tokens", "max_completion_tokens"] {
-        let verdict = match name == asker.bound() {
+        let verdict = match name == asker.dialect().max_tokens {
             true => bounded(first, TOKENS),
             false => bounded(&other_bound(asker, name).await?, 3),
         };
         note(name, verdict);
     }
-    note("stream_options", usage(first));
-    let hot = temperature(asker, first).await?;
+    note("stream_options", usage(asker, first).await?);
+    let greedy = greedy(asker, &names, first).await?;
+    let heat = heat(asker.dialect(), &names);
+    let hot = temperature(asker, &greedy, &heat).await?;
     note("temperature", hot);
-    for (name, least) in [("top_p", json!(0.0001)), ("top_k", json!(1))] {
-        note(name, narrowed(asker, first, hot, (name, least)).await?);
+    for (usual, name, least) in [
+        ("top_p", names.top_p, json!(0.0001)),
+        ("top_k", names.top_k, json!(1)),
+    ] {
+        let narrow = [&heat[..], &[(name, least)]].concat();
+        note(usual, narrowed(&greedy, hot, &asker.ask(&narrow).await?));
     }
-    note("seed", seed(asker).await?);
-    note("stop", stop(asker, first).await?);
-    note("ignore_eos", ignore_eos(asker).await?);
+    note("seed", seed(asker, &names).await?);
+    note("stop", stop(asker, &greedy, hot != Verdict::Ignored).await?);
+    note("ignore_eos", ignore_eos(asker, names.ignore_eos).await?);
     Ok(found)
 }
 
@@ -70,7 +105,11 @@ pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Ve
 async fn other_bound(asker: &Asker<'_>, name: &str) -> Result<Findings, EngineError> {
     let both = asker.ask(&[(name, json!(3))]).await?;
     match both.refused() {
-        true => asker.ask(&[(asker.bound(), Value::Null), (name, json!(3))]).await,
+        true => {
+            asker
+                .ask(&[(&asker.dialect().max_tokens, Value::Null), (name, json!(3))])
+                .await
+        }
         false => Ok(both),
     }
 }
@@ -89,23 +128,61 @@ fn bounded(found: &Findings, most: u64) -> Verdict {
     }
 }
 
-fn usage(found: &Findings) -> Verdict {
-    match found.usage {
-        Some(_) => Verdict::Honoured,
-        None => Verdict::Ignored,
+/// Usage comes where it is asked for, and only there.
+async fn usage(asker: &Asker<'_>, first: &Findings) -> Result<Verdict, EngineError> {
+    let (with, without);
+    match asker.dialect().include_usage {
+        true => {
+            without = asker.ask(&[("stream_options", Value::Null)]).await?;
+            with = first.clone();
+        }
+        false => {
+            with = asker
+                .ask(&[("stream_options", json!({ "include_usage": true }))])
+                .await?;
+            without = first.clone();
+        }
+    }
+    Ok(match (with.usage.is_some(), without.usage.is_some()) {
+        _ if with.refused() => Verdict::Refused(with.status),
+        _ if without.refused() => Verdict::Unknown,
+        (true, true) => Verdict::AlwaysSendsUsage,
+        (true, false) => Verdict::Honoured,
+        (false, _) => Verdict::Ignored,
+    })
+}
+
+/// The greedy answer: the first one, unless its request had no field for the temperature.
+async fn greedy(asker: &Asker<'_>, names: &Names<'_>, first: &Findings) -> Result<Findings, EngineError> {
+    match asker.dialect().temperature {
+        Some(_) => Ok(first.clone()),
+        None => asker.ask(&[(names.temperature, json!(0))]).await,
     }
 }
 
+/// What makes an answer hot, and the same each time where the server takes a seed.
+fn heat<'a>(dialect: &Dialect, names: &Names<'a>) -> Vec<(&'a str, Value)> {
+    let seed = dialect.seed.is_some().then(|| (names.seed, json!(7)));
+    let hot = (names.temperature, json!(1.5));
+    [hot].into_iter().chain(seed).collect()
+}
+
 /// Greedy answers are the same, hot ones are not.
-async fn temperature(asker: &Asker<'_>, first: &Findings) -> Result<Verdict, EngineError> {
-    let again = asker.ask(&[]).await?;
-    if again.text != first.text {
+async fn temperature(
+    asker: &Asker<'_>,
+    greedy: &Findings,
+    heat: &[(&str, Value)],
+) -> Result<Verdict, EngineError> {
+    let (name, _) = heat[0];
+    let again = asker.ask(&[(name, json!(0))]).await?;
+    if again.refused() {
+        return Ok(Verdict::Refused(again.status));
+    }
+    if again.text != greedy.text {
         return Ok(Verdict::Ignored);
     }
-    let hot = asker
-        .ask(&[("temperature", json!(1.5)), ("seed", json!(7))])
-        .await?;
-    Ok(match hot.text == first.text {
+    let hot = asker.ask(heat).await?;
+    Ok(match hot.text == greedy.text {
         _ if hot.refused() => Verdict::Refused(hot.status),
         true => Verdict::Unknown,
         false => Verdict::Honoured,
@@ -113,28 +190,21 @@ async fn temperature(asker: &Asker<'_>, first: &Findings) -> Result<Verdict, Eng
 }
 
 /// A hot answer is the greedy one if no token but the likeliest may be drawn.
-async fn narrowed(
-    asker: &Asker<'_>,
-    first: &Findings,
-    hot: Verdict,
-    (name, least): (&str, Value),
-) -> Result<Verdict, EngineError> {
-    let heat = [("temperature", json!(1.5)), ("seed", json!(7)), (name, least)];
-    let found = asker.ask(&heat).await?;
-    Ok(match (found.refused(), hot, found.text == first.text) {
+fn narrowed(greedy: &Findings, hot: Verdict, found: &Findings) -> Verdict {
+    match (found.refused(), hot, found.text == greedy.text) {
         (true, ..) => Verdict::Refused(found.status),
         (_, Verdict::Honoured, true) => Verdict::Honoured,
         (_, Verdict::Honoured, false) => Verdict::Ignored,
         _ => Verdict::Unknown,
-    })
+    }
 }
 
 /// The same seed gives the same answer, another one another.
-async fn seed(asker: &Asker<'_>) -> Result<Verdict, EngineError> {
+async fn seed(asker: &Asker<'_>, names: &Names<'_>) -> Result<Verdict, EngineError> {
     let mut answers = Vec::new();
     for seed in [1, 1, 2] {
         let found = asker
-            .ask(&[("temperature", json!(1)), ("seed", json!(seed))])
+            .ask(&[(names.temperature, json!(1)), (names.seed, json!(seed))])
             .await?;
         if found.refused() {
             return Ok(Verdict::Refused(found.status));
@@ -148,35 +218,36 @@ async fn seed(asker: &Asker<'_>) -> Result<Verdict, EngineError> {
     })
 }
 
-/// A greedy answer ends before a word that it had, or with it: some send the word before they see that it is one.
-async fn stop(asker: &Asker<'_>, first: &Findings) -> Result<Verdict, EngineError> {
-    let Some(word) = first.text.split_whitespace().nth(2) else {
+/// A greedy answer ends before a word that it had, or with it: some send the word before they see that it is one. Where
+/// answers differ each time (not `again`), that the word does not come tells nothing.
+async fn stop(asker: &Asker<'_>, greedy: &Findings, again: bool) -> Result<Verdict, EngineError> {
+    let Some(word) = greedy.text.split_whitespace().nth(2) else {
         return Ok(Verdict::Unknown);
     };
     let found = asker.ask(&[("stop", json!([word]))]).await?;
     let went_on = |(_, rest): (&str, &str)| !rest.is_empty();
     Ok(match found.text.split_once(word).is_some_and(went_on) {
         _ if found.refused() => Verdict::Refused(found.status),
-        _ if first.text.ends_with(word) => Verdict::Unknown,
+        _ if greedy.text.ends_with(word) => Verdict::Unknown,
         true => Verdict::Ignored,
-        false => Verdict::Honoured,
+        false if again => Verdict::Honoured,
+        false => Verdict::Unknown,
     })
 }
 
 /// An answer that ends by itself goes on.
-async fn ignore_eos(asker: &Asker<'_>) -> Result<Verdict, EngineError> {
+async fn ignore_eos(asker: &Asker<'_>, name: &str) -> Result<Verdict, EngineError> {
+    let bound = asker.dialect().max_tokens.as_str();
     let short = [
         (
             "messages",
             json!([{ "role": "user", "content": "Answer with the word yes and nothing else." }]),
         ),
-        (asker.bound(), json!(LONG)),
+        (bound, json!(LONG)),
     ];
-    let ended = asker
-        .ask(&[&short[..], &[(asker.ignores_eos_by(), Value::Null)]].concat())
-        .await?;
+    let ended = asker.ask(&[&short[..], &[(name, Value::Null)]].concat()).await?;
     let went_on = asker
-        .ask(&[&short[..], &[(asker.ignores_eos_by(), asker.ignores_eos_with())]].concat())
+        .ask(&[&short[..], &[(name, json!(asker.dialect().ignore_eos_value))]].concat())
         .await?;
     Ok(match (tokens(&ended) < LONG, tokens(&went_on) < LONG) {
         _ if went_on.refused() => Verdict::Refused(went_on.status),

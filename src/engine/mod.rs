@@ -3,6 +3,7 @@
 //!
 //! An engine is always another process, reached through the same socket as anyone's server.
 
+mod access;
 mod answer;
 mod build;
 mod catalogue;
@@ -26,6 +27,7 @@ mod recipe;
 mod server;
 mod settings;
 
+pub use access::Access;
 pub use answer::{Answer, Questioner};
 pub use catalogue::{checkout, recipe, recipes};
 pub use check::{Findings, check};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::error::reason;
 use super::recipe::{Probe, ReadBack, Ready, Recipe, fill};
 use super::settings::{Effective, Sampling};
@@ -34,17 +35,16 @@ pub(super) enum Answer {
 }
 
 /// A server's address, and how to talk to it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Control {
     client: reqwest::Client,
     base: String,
-    api_key: Option<String>,
-    headers: Vec<(String, String)>,
+    access: Access,
 }
 
 impl Control {
     /// For the server at `base`, without a trailing slash.
-    pub fn new(base: &str, api_key: Option<String>) -> reqwest::Result<Control> {
+    pub fn new(base: &str, access: Access) -> reqwest::Result<Control> {
         // A proxy of the environment must not stand between us and a server on this machine.
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -55,20 +55,14 @@ impl Control {
         Ok(Control {
             client,
             base: base.into(),
-            api_key,
-            headers: Vec::new(),
+            access,
         })
     }
 
-    /// With headers that go with every request.
-    pub fn with_headers(self, headers: Vec<(String, String)>) -> Control {
-        Control { headers, ..self }
-    }
-
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        let headers = self.headers.iter();
+        let headers = self.access.headers.iter();
         let request = headers.fold(request, |request, (name, value)| request.header(name, value));
-        match &self.api_key {
+        match &self.access.api_key {
             Some(key) => request.bearer_auth(key),
             None => request,
         }
@@ -156,9 +150,13 @@ impl Control {
     async fn token(&self, recipe: &Recipe, name: &str, endpoint: Endpoint, sampling: Sampling) -> Answer {
         let (path, mut body) = one_token(recipe, name, endpoint);
         if recipe.ready.sampling {
-            let fields = [("temperature", sampling.temperature), ("top_p", sampling.top_p)];
+            let dialect = &recipe.dialect;
+            let fields = [
+                (&dialect.temperature, sampling.temperature),
+                (&dialect.top_p, sampling.top_p.filter(|p| dialect.takes_top_p(*p))),
+            ];
             for (field, value) in fields {
-                if let Some(value) = value {
+                if let (Some(field), Some(value)) = (field, value) {
                     body[field] = json!(value);
                 }
             }

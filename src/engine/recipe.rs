@@ -225,12 +225,16 @@ pub struct Dialect {
     /// The field of nucleus sampling's share; `false` in the file: it has none.
     #[serde(deserialize_with = "field_or_false")]
     pub top_p: Option<String>,
+    /// Whether a `top_p` of 1 is taken; where it is refused it is left out, and the server must then draw from all.
+    pub top_p_of_one: bool,
     /// The field of the number of tokens sampled from; `false` in the file: it has none.
     #[serde(deserialize_with = "field_or_false")]
     pub top_k: Option<String>,
     /// The field of the seed; `false` in the file: it has none.
     #[serde(deserialize_with = "field_or_false")]
     pub seed: Option<String>,
+    /// The seed is the whole server's: a request's own only where no other runs.
+    pub shared_seed: bool,
     /// Whether `stream_options: {include_usage: true}` is understood.
     pub include_usage: bool,
     /// Whether the stream ends with `data: [DONE]`.
@@ -250,6 +254,13 @@ fn field_or_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
     }
 }
 
+impl Dialect {
+    /// Whether the server is told of this `top_p`.
+    pub fn takes_top_p(&self, top_p: f64) -> bool {
+        self.top_p.is_some() && (self.top_p_of_one || top_p < 1.0)
+    }
+}
+
 impl Default for Dialect {
     fn default() -> Self {
         Dialect {
@@ -261,8 +272,10 @@ impl Default for Dialect {
             ignore_eos_value: toml::Value::Boolean(true),
             temperature: Some("temperature".into()),
             top_p: Some("top_p".into()),
+            top_p_of_one: true,
             top_k: Some("top_k".into()),
             seed: Some("seed".into()),
+            shared_seed: false,
             include_usage: true,
             done: true,
             extra: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::access::Access;
 use super::error::reason;
 use super::prepare::{Commands, Preparation};
 use super::probe::{Answer, Control, Page};
@@ -219,7 +220,7 @@ async fn start_on(
     let process =
         Process::start(launch).map_err(EngineError::io(format!("cannot start {} ({name})", recipe.name)))?;
     let base_url = format!("http://{}:{port}", settings.reached_at());
-    let control = control(&base_url, None)?;
+    let control = control(&base_url, &Access::default())?;
     let told = commands.prepare.into_iter().map(|argv| Preparation {
         argv,
         env: &commands.env,
@@ -356,8 +357,8 @@ async fn effective(control: &Control, recipe: &Recipe) -> Effective {
     }
 }
 
-fn control(url: &str, api_key: Option<String>) -> Result<Control, EngineError> {
-    Control::new(url, api_key).map_err(|error| EngineError::Unreachable {
+fn control(url: &str, access: &Access) -> Result<Control, EngineError> {
+    Control::new(url, access.clone()).map_err(|error| EngineError::Unreachable {
         url: url.into(),
         reason: reason(&error),
     })
@@ -371,14 +372,14 @@ pub async fn attach(
     recipe: &Recipe,
     url: &str,
     model_name: Option<String>,
-    api_key: Option<String>,
+    access: &Access,
 ) -> Result<Running, EngineError> {
     let base_url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
     let unreachable = |reason| EngineError::Unreachable {
         url: base_url.clone(),
         reason,
     };
-    let control = control(&base_url, api_key)?;
+    let control = control(&base_url, access)?;
     let listed = control.models().await;
     let model_name = match (model_name, listed) {
         // At its usual address an engine answers to the names that it lists; elsewhere a server need not list any.

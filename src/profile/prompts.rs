@@ -37,6 +37,8 @@ pub struct Dialect {
     pub temperature: Option<String>,
     /// Field of nucleus sampling's share.
     pub top_p: Option<String>,
+    /// Whether a `top_p` of 1 is sent; else it is left out.
+    pub top_p_of_one: bool,
     /// Field of the number of tokens sampled from.
     pub top_k: Option<String>,
     /// Field of the seed.
@@ -57,6 +59,7 @@ impl Dialect {
             ignore_eos_value: true.into(),
             temperature: Some("temperature".into()),
             top_p: Some("top_p".into()),
+            top_p_of_one: true,
             top_k: Some("top_k".into()),
             seed: Some("seed".into()),
             include_usage: true,
@@ -327,6 +330,21 @@ mod tests {
         // Nothing is drawn where the likeliest token is taken.
         let greedy = fields(|flags| flags.requests.temperature = Some(0.0));
         assert_eq!(greedy, [json!(0.0), Value::Null, Value::Null, json!(3)]);
+    }
+
+    #[test]
+    fn a_top_p_of_one_is_left_out_where_it_is_refused() {
+        let told = |top_p, top_p_of_one| {
+            let requests = requests(|flags| flags.requests.top_p = Some(top_p));
+            let dialect = Dialect {
+                top_p_of_one,
+                ..Dialect::openai("m")
+            };
+            let prompts = Prompts::prepare(&requests, &step(20), &dialect, None).unwrap();
+            body(&prompts, 0).get("top_p").cloned()
+        };
+        assert_eq!((told(1.0, true), told(1.0, false)), (Some(json!(1.0)), None));
+        assert_eq!(told(0.9, false), Some(json!(0.9)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::ended::{death, load_time, not_stopped};
 use super::step::{self, Bench};
 use super::{Shown, Usage, verify};
 use crate::engine::{
-    self, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Settings,
+    self, Access, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Settings,
 };
 use crate::measure::Store;
 use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
@@ -66,6 +66,7 @@ pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
     stopping
         .chain(recipes.iter().filter(sampling).map(alike))
         .chain(recipes.iter().filter_map(|recipe| untold(profile, recipe)))
+        .chain(recipes.iter().filter_map(|recipe| unrepeatable(profile, recipe)))
         .collect()
 }
 
@@ -91,6 +92,29 @@ fn untold(profile: &Profile, recipe: &Recipe) -> Option<String> {
             missing.join(", ")
         )
     })
+}
+
+/// What seeds do where the engine has one for all that it answers at once.
+fn unrepeatable(profile: &Profile, recipe: &Recipe) -> Option<String> {
+    let several = profile.users.iter().any(|users| *users > 1);
+    let drawn = profile.requests.temperature > 0.0;
+    (several && drawn && recipe.dialect.shared_seed).then(|| {
+        format!(
+            "{} has one seed for all its requests: those of several users do not repeat under a seed",
+            recipe.name
+        )
+    })
+}
+
+/// What an engine wants to see before it answers.
+pub fn access(profile: &Profile, api_key: Option<&str>) -> Access {
+    let headers = profile.requests.headers.iter();
+    Access {
+        api_key: api_key.map(str::to_owned),
+        headers: headers
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect(),
+    }
 }
 
 /// What is known of an engine before it is started.
@@ -299,7 +323,7 @@ fn bring_up(
             let url = bench.profile.url.as_deref().or(recipe.url.as_deref());
             let url = url.context("attach needs --url")?;
             let name = bench.subject.name().map(str::to_owned);
-            let running = engine::attach(recipe, url, name, api_key.map(str::to_owned)).await?;
+            let running = engine::attach(recipe, url, name, &access(bench.profile, api_key)).await?;
             return Ok((running, None));
         };
         let running = engine::start(recipe, &had.program, &settings, &status).await?;

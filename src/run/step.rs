@@ -188,6 +188,7 @@ fn dialect(recipe: &Recipe, running: &Running) -> Dialect {
         ignore_eos_value: serde_json::to_value(&known.ignore_eos_value).unwrap_or(true.into()),
         temperature: known.temperature.clone(),
         top_p: known.top_p.clone(),
+        top_p_of_one: known.top_p_of_one,
         top_k: known.top_k.clone(),
         seed: known.seed.clone(),
         include_usage: known.include_usage,

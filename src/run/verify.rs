@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::engines;
 use super::step::Bench;
 use crate::engine::{Questioner, Recipe, Running};
 use crate::load::Gate;
@@ -90,15 +91,10 @@ fn questioner(
                 .into(),
         );
     }
-    let headers: Vec<_> = requests
-        .headers
-        .iter()
-        .map(|header| (header.name.clone(), header.value.clone()))
-        .collect();
+    let access = engines::access(bench.profile, api_key);
     let patience: Duration = requests.timeouts.total;
     let chat = requests.endpoint == Endpoint::Chat;
-    Questioner::new(recipe, running, (api_key, &headers), chat, TOKENS, patience)
-        .map_err(|error| error.to_string())
+    Questioner::new(recipe, running, &access, chat, TOKENS, patience).map_err(|error| error.to_string())
 }
 
 /// Who asks an engine again in each step.

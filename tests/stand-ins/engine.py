@@ -1,12 +1,28 @@
 """A scripted stand-in for an engine's own server: `engine.py NAME MARK ARGUMENTS...` takes the arguments that the real one
-takes, refuses what it refuses, and replays the stream in tests/data/streams/NAME.sse. MARK tells its process from others."""
+takes, refuses what it refuses, and replays the stream in tests/data/streams/NAME.sse. MARK tells its process from others.
+With `--key KEY` it answers only who shows that, as a bearer token or in the header X-Key."""
 
 import argparse
 import http.server
+import itertools
 import json
 import pathlib
+import random
 import sys
 import threading
+
+SAMPLING = ["temperature", "top_p", "top_k", "seed"]
+USUAL = ["stop", *SAMPLING]
+
+
+def out_of_range(body):
+    """What SGLang, and vLLM before it took a `top_k` of 0, answer to a sampling parameter that they do not take."""
+    if not 0 < body.get("top_p", 1) <= 1:
+        return 400, f"top_p must be in (0, 1], got {body['top_p']}."
+    if body.get("top_k", -1) < -1 or body.get("top_k") == 0:
+        return 400, f"top_k must be -1 (disable), or at least 1, got {body['top_k']}."
+    return None
+
 
 ENGINES = {
     "llamacpp": {
@@ -18,7 +34,7 @@ ENGINES = {
                        {"n_ctx": int(o.ctx_size) // int(o.parallel)}},
         },
         "name": lambda o: o.alias,
-        "fields": ["ignore_eos", "cache_prompt", "seed", "max_completion_tokens"],
+        "fields": ["ignore_eos", "cache_prompt", "max_completion_tokens", *USUAL],
     },
     "vllm": {
         "words": ["serve", "model"],
@@ -28,8 +44,8 @@ ENGINES = {
         "name": lambda o: o.served_model_name,
         "listed": lambda o: {"max_model_len": int(o.max_model_len)},
         "refuses": lambda body, o: (404, f"The model `{body['model']}` does not exist.")
-        if body["model"] != o.served_model_name else None,
-        "fields": ["ignore_eos", "seed", "max_completion_tokens"],
+        if body["model"] != o.served_model_name else out_of_range(body),
+        "fields": ["ignore_eos", "max_completion_tokens", *USUAL],
     },
     "sglang": {
         "words": ["serve"],
@@ -42,7 +58,8 @@ ENGINES = {
                                  "context_length": int(o.context_length)},
         },
         "name": lambda o: o.served_model_name,
-        "fields": ["ignore_eos", "seed", "max_completion_tokens"],
+        "refuses": lambda body, o: out_of_range(body),
+        "fields": ["ignore_eos", "max_completion_tokens", *USUAL],
     },
     "tgi": {
         "options": ["--model-id", "--hostname", "--port", "--max-batch-size", "--max-total-tokens",
@@ -54,7 +71,7 @@ ENGINES = {
         "name": lambda o: o.model_id,
         "refuses": lambda body, o: (422, "Input validation error: `top_p` must be > 0.0 and < 1.0")
         if body.get("top_p") is not None and not 0 < body["top_p"] < 1 else None,
-        "fields": ["seed", "max_completion_tokens"],
+        "fields": ["max_completion_tokens", "stop", "temperature", "top_p", "seed"],
     },
     "uzu": {
         "words": ["server"],
@@ -63,7 +80,7 @@ ENGINES = {
         # It lists the name of the model that it resolved, whatever it was started with.
         "name": lambda o: "its own name",
         "paths": ["/v1/chat/completions"],
-        "fields": ["max_completion_tokens"],
+        "fields": ["max_completion_tokens", "temperature", "top_p", "top_k"],
         # One session, behind a lock.
         "lock": threading.Lock(),
     },
@@ -71,7 +88,16 @@ ENGINES = {
         "options": ["--port"],
         "pages": lambda o: {},
         "name": lambda o: "loaded-model",
-        "fields": ["seed"],
+        "fields": USUAL,
+    },
+    # No server that there is: all it can be asked for has other names, and it refuses the usual ones.
+    "renamed": {
+        "stream": "lmstudio",
+        "options": ["--port"],
+        "pages": lambda o: {},
+        "name": lambda o: "loaded-model",
+        "fields": ["ignore_eos", *USUAL],
+        "names": {"temperature": "heat", "top_p": "nucleus", "top_k": "likeliest", "seed": "start", "ignore_eos": "go_on"},
     },
 }
 PATHS = ["/v1/completions", "/v1/chat/completions"]
@@ -85,8 +111,9 @@ for option in engine["options"]:
     parser.add_argument(option, required=True)
 for switch in engine.get("switches", []):
     parser.add_argument(switch, action="store_true", required=True)
+parser.add_argument("--key")
 options = parser.parse_args(sys.argv[3:])
-recorded = pathlib.Path(__file__).parents[1] / "data/streams" / f"{name}.sse"
+recorded = pathlib.Path(__file__).parents[1] / "data/streams" / f"{engine.get('stream', name)}.sse"
 events = [line[len("data:"):].strip() for line in recorded.read_text().splitlines() if line.startswith("data:")]
 
 
@@ -107,8 +134,9 @@ def answer(body):
     most = (takes("max_completion_tokens") and body.get("max_completion_tokens")) or body.get("max_tokens")
     most = most or len(tokens)
     wanted = most if takes("ignore_eos") and body.get("ignore_eos") else min(most, len(tokens))
-    chosen = [tokens[number % len(tokens)] for number in range(wanted)]
-    stopped = next((n for n, event in enumerate(chosen) if any(s in text_of(event) for s in body.get("stop") or [])), None)
+    chosen = drawn([tokens[number % len(tokens)] for number in range(wanted)], body)
+    stops = (takes("stop") and body.get("stop")) or []
+    stopped = next((n for n, event in enumerate(chosen) if any(stop in text_of(event) for stop in stops)), None)
     cut = wanted == most and stopped is None
     chosen = chosen[:stopped]
     usage_asked = (body.get("stream_options") or {}).get("include_usage", False)
@@ -128,6 +156,17 @@ def answer(body):
     return "".join(f"data: {event}\n\n" for event in head + chosen + rest)
 
 
+unseeded = itertools.count(1000)
+
+
+def drawn(chosen, body):
+    """In an order that the seed decides, or else the number of the answer, unless no token but the likeliest may be drawn."""
+    told = {field: body[field] for field in SAMPLING if takes(field) and field in body}
+    if told.get("temperature", 1) > 0 and told.get("top_p", 1) > 0.01 and told.get("top_k") != 1:
+        random.Random(told.get("seed", next(unseeded))).shuffle(chosen)
+    return chosen
+
+
 def takes(field):
     return field in engine["fields"]
 
@@ -142,7 +181,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def refused(self):
+        shown = (self.headers["Authorization"], self.headers["X-Key"])
+        if options.key is None or f"Bearer {options.key}" in shown or options.key in shown:
+            return False
+        self.send(401, b'{"error": {"message": "no key, no answer"}}')
+        return True
+
     def do_GET(self):
+        if self.refused():
+            return
         pages = engine["pages"](options)
         listed = {"id": engine["name"](options), "object": "model", **engine.get("listed", lambda _: {})(options)}
         pages["/v1/models"] = {"object": "list", "data": [listed]}
@@ -151,6 +199,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.refused():
+            return None
+        names = engine.get("names", {})
+        if usual := names.keys() & body.keys():
+            return self.send(422, json.dumps({"error": {"message": f"unknown fields: {usual}"}}).encode())
+        body |= {usual: body[own] for usual, own in names.items() if own in body}
         if self.path not in engine.get("paths", PATHS):
             return self.send(404, b'{"error": {"message": "no such path"}}')
         refused = engine.get("refuses", lambda *_: None)(body, options)

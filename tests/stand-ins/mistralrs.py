@@ -45,7 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if unread := {"ignore_eos", "min_tokens", "stream_options"} & request.keys():
+        if unread := {"ignore_eos", "min_tokens", "seed", "stream_options"} & request.keys():
             return self.send(400, {"message": f"the real one would not read {unread}"})
         if request["model"] not in (args.model_name, "default"):
             return self.send(500, {"message": f"Requested model '{request['model']}' is not available."})

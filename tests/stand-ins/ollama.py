@@ -1,4 +1,5 @@
-"""A scripted stand-in for `ollama`: serves only what `create` made, in the form of Ollama's own answers."""
+"""A scripted stand-in for `ollama`: serves only what `create` made, and replays the stream that v0.9.3 was recorded with,
+in tests/data/streams/ollama.sse."""
 
 import http.server
 import json
@@ -27,10 +28,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not (models / request["model"]).is_file():
-            error = {"error": {"message": f"model '{request['model']}' not found", "type": "api_error"}}
+            words = f'model "{request["model"]}" not found, try pulling it first'
+            error = {"error": {"message": words, "type": "api_error", "param": None, "code": None}}
             return self.send(404, json.dumps(error).encode())
-        if "ignore_eos" in request:
-            return self.send(400, b'{"error": {"message": "the real one would ignore this field"}}')
+        if unread := {"ignore_eos", "max_completion_tokens", "top_k"} & request.keys():
+            return self.send(400, json.dumps({"error": {"message": f"the real one would not read {unread}"}}).encode())
         if not request.get("stream"):
             return self.send(200, json.dumps({"choices": [{"index": 0, "text": "x"}]}).encode())
         self.send(200, stream(request).encode(), "text/event-stream")
@@ -40,20 +42,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def stream(request):
-    # Ends early, as a model that is not told to go on does.
-    count = min(request["max_tokens"], 3)
-    pieces = [(f" w{n}", None) for n in range(count)] + [("", "stop")]
-    chunks = [choice(text, reason) for text, reason in pieces]
-    if request.get("stream_options", {}).get("include_usage"):
-        usage = {"prompt_tokens": 9, "completion_tokens": count, "total_tokens": 9 + count}
-        chunks.append({**choice("", None), "choices": [], "usage": usage})
-    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-
-
-def choice(text, reason):
-    delta = {"role": "assistant", "content": text}
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
-            "system_fingerprint": "fp_ollama", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+    """The recorded one, cut to the length asked for. Its last token, the end token, has no text."""
+    recorded = pathlib.Path(__file__).parents[1] / "data/streams/ollama.sse"
+    events = [line.removeprefix("data: ") for line in recorded.read_text().splitlines() if line]
+    *texts, finish, usage = [json.loads(event) for event in events[:-1]]
+    count = min(request["max_tokens"], usage["usage"]["completion_tokens"])
+    if count <= len(texts):
+        texts, finish["choices"][0]["finish_reason"] = texts[:count], "length"
+    usage["usage"] |= {"completion_tokens": count, "total_tokens": usage["usage"]["prompt_tokens"] + count}
+    asked = request.get("stream_options", {}).get("include_usage")
+    sent = [json.dumps(chunk) for chunk in [*texts, finish, *([usage] if asked else [])]]
+    return "".join(f"data: {event}\n\n" for event in [*sent, events[-1]])
 
 
 if command == "--version":

@@ -52,9 +52,10 @@ pub fn render(item: &Item, requests: &Requests, dialect: &Dialect) -> Result<Ren
 /// How tokens are drawn, as far as the engine has a field for it. Nothing is drawn at temperature 0.
 fn sampling(fields: &mut Map<String, Value>, requests: &Requests, dialect: &Dialect) {
     let drawn = requests.temperature > 0.0;
+    let nucleus = drawn && (requests.top_p < 1.0 || dialect.top_p_of_one);
     let told = [
         (&dialect.temperature, Some(Value::from(requests.temperature))),
-        (&dialect.top_p, drawn.then(|| requests.top_p.into())),
+        (&dialect.top_p, nucleus.then(|| requests.top_p.into())),
         (&dialect.top_k, requests.top_k.filter(|_| drawn).map(Value::from)),
     ];
     for (field, value) in told {
