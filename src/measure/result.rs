@@ -138,16 +138,18 @@ pub struct ModelResult {
     /// Where it lay, when it was a file of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// SHA-256 of the file, in hexadecimal digits.
+    /// SHA-256 of the file, in hexadecimal digits; of a folder, that of the lines `SHA-256  path` of its files but hidden
+    /// ones, sorted by path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hash: Option<String>,
-    /// Size of the file in bytes.
+    /// Size in bytes: of the file, or of the folder's files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Format and quantisation, such as `gguf Q4_1`.
+    /// Format: `gguf`, `safetensors` or `lmrs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// Bits of the file for each weight: its tensors' bytes over their elements, times 8.
+    /// Bits for each weight: the tensors' bytes over their elements, times 8; absent where that is not known, as of a
+    /// folder whose elements hold several weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_weight: Option<f64>,
 }

@@ -257,7 +257,7 @@ pub fn have(recipe: &Recipe, model: &Model, device: Option<&str>, status: &Shown
     let program = engine::ensure(recipe, device, status)?;
     let converted = match engine::is_converted(recipe, &model.path) {
         true => {
-            let sha256 = model.checksum(status)?.unwrap_or_default();
+            let sha256 = model.checksum(status)?;
             engine::convert(recipe, &model.path, &sha256, status)?
         }
         false => None,

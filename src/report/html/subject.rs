@@ -116,6 +116,10 @@ fn circumstances(loads: &Loads<'_>) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     add("profile", run.profile_name().map(str::to_owned));
+    add(
+        "model's SHA-256",
+        run.model.path_hash.clone().filter(|hash| !hash.is_empty()),
+    );
     add("machine of the client", machine(&run.machine));
     let errors = run.steps.iter().filter_map(|step| step.client.error_p99_ms);
     add(
@@ -135,6 +139,8 @@ fn model(run: &RunResult) -> Option<String> {
     let mut words = vec![model.name.clone()];
     words.extend(model.format.clone());
     words.extend(model.bytes.map(|bytes| format!("{} MB", bytes / 1_000_000)));
+    let bits = |bits: f64| format!("{} bits per weight", (bits * 10.0).round() / 10.0);
+    words.extend(model.bits_per_weight.map(bits));
     words.retain(|word| !word.is_empty());
     (!words.is_empty()).then(|| words.join(", "))
 }
