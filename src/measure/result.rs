@@ -166,11 +166,12 @@ pub struct EngineResult {
     /// The model that it was given in the place of `model`, where it does not read that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub converted: Option<ConvertedModel>,
-    /// The settings that it was asked to have (`parallel`, `context`, `threads`, `weights`); empty for a server that ran
-    /// already.
+    /// The settings that it was told to have (of `parallel`, `context`, `threads`, `weights` and `device`, those that its
+    /// recipe passes on); empty for a server that ran already.
     #[serde(default)]
     pub wanted: Map<String, Value>,
-    /// The settings that the server really had (`parallel`, `context`, `threads`, weights, memory and others).
+    /// The settings that the server says it has (`parallel`, `context` and `threads`; `batch`, the tokens of prompts that one
+    /// step computes at most; `device`; `weights` and `weights_bytes`; `version`), and the processors of both sides.
     pub effective: Map<String, Value>,
     /// How often it was started: once, or once for each repeat.
     #[serde(default)]

@@ -43,7 +43,7 @@ fn compute(
         if ledger.is_some() {
             progress.begin(&format!("checking {name}"), Some(bytes(&unread)?));
         }
-        let hashed = missing.iter().try_for_each(|&at| {
+        let hashed: io::Result<()> = missing.iter().try_for_each(|&at| {
             sums[at] = Some(cache::hash(&files[at], progress)?);
             Ok(())
         });

@@ -73,7 +73,8 @@ fn head(path: &Path) -> io::Result<Vec<Tensor>> {
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
     let mut json = Vec::new();
-    file.take(u64::from_le_bytes(length).min(HEAD)).read_to_end(&mut json)?;
+    file.take(u64::from_le_bytes(length).min(HEAD))
+        .read_to_end(&mut json)?;
     let head: serde_json::Map<String, Value> = serde_json::from_slice(&json)?;
     let tensors = head.into_iter().filter(|(name, _)| name != "__metadata__");
     Ok(tensors
@@ -127,7 +128,11 @@ mod tests {
     #[test]
     fn a_damaged_head_is_no_figure() {
         let place = tempfile::tempdir().unwrap();
-        for bytes in [&b"\xff\xff\xff\xff\xff\xff\xff\xff{"[..], b"\x02", b"\x02\0\0\0\0\0\0\0[]"] {
+        for bytes in [
+            &b"\xff\xff\xff\xff\xff\xff\xff\xff{"[..],
+            b"\x02",
+            b"\x02\0\0\0\0\0\0\0[]",
+        ] {
             fs::write(place.path().join("model.safetensors"), bytes).unwrap();
             assert_eq!(model(place.path()).bits_per_weight(), None, "{bytes:?}");
         }

@@ -189,7 +189,9 @@ fn folder_of(mut files: Vec<Model>, name: &str) -> Result<Model, ModelError> {
     let path = folder.ok_or_else(|| ModelError::Reference(format!("hf:{name}")))?;
     let sha256 = checksum::listing(
         &path,
-        files.iter().filter_map(|file| Some((file.sha256.as_deref()?, file.path.as_path()))),
+        files
+            .iter()
+            .filter_map(|file| Some((file.sha256.as_deref()?, file.path.as_path()))),
     );
     Ok(Model {
         name: name.to_owned(),

@@ -180,13 +180,19 @@ fn described(engine: &EngineResult) -> String {
     let mut words = vec![engine.kind.clone()];
     words.extend(engine.version.clone());
     let setting = |key: &str| setting(engine, key);
-    for (key, name) in [("parallel", "sequences at once"), ("threads", "threads")] {
+    for (key, name) in [
+        ("parallel", "sequences at once"),
+        ("threads", "threads"),
+        ("batch", "prompt tokens a step"),
+    ] {
         words.extend(
             setting(key)
                 .and_then(Value::as_u64)
                 .map(|value| format!("{value} {name}")),
         );
     }
+    let device = setting("device").and_then(Value::as_str);
+    words.extend(device.map(|device| format!("on {device}")));
     words.extend(setting("weights").and_then(Value::as_str).map(str::to_owned));
     words.extend(
         engine
