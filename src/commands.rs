@@ -16,7 +16,7 @@ use crate::calibrate;
 use crate::cli::{
     Calibrate, EngineAction, ModelAction, Report, SERVED_CONTEXT, SERVED_PARALLEL, Serve, TableFormat,
 };
-use crate::engine::{self, Listed, Progress as _, Settings};
+use crate::engine::{self, Listed, Progress as _, Setting, Settings};
 use crate::measure::definition::{self, Definition};
 use crate::measure::result::Price;
 use crate::measure::{fill_cost, find, open};
@@ -128,6 +128,14 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let progress = Progress::new(Show::Auto);
     let status = Shown::on(&progress, interrupt);
     let recipe = run::recipe(&serve.engine, serve.server.command.as_deref())?;
+    let named = [
+        (Setting::Parallel, serve.server.parallel.is_some()),
+        (Setting::Context, serve.server.context.is_some()),
+        (Setting::Threads, serve.server.threads.is_some()),
+        (Setting::Weights, serve.server.weights.is_some()),
+        (Setting::Device, serve.server.device.is_some()),
+    ];
+    run::honours(&recipe, named)?;
     let model = run::model(serve.model.as_deref(), &status)?;
     let had = run::have(&recipe, &model, serve.server.device.as_deref(), &status)?;
     let mut settings = Settings::new(

@@ -34,7 +34,7 @@ pub use interrupt::Interrupt;
 pub use shown::Shown;
 pub use subject::{Subject, model};
 
-pub use engines::{have, recipe};
+pub use engines::{have, honours, recipe};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,12 +74,12 @@ pub struct Usage(pub anyhow::Error);
 pub fn run(flags: &cli::Run, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let profile = load_profile(flags)?;
     let cores = Cores::of(&profile, step::threads(&profile))?;
+    let recipes = engines::recipes(&profile)?;
     if flags.dry_run {
         report::print(&profile.plan_text())?;
         return Ok(Ending::Done);
     }
     let progress = Progress::new(show(&profile));
-    let recipes = engines::recipes(&profile)?;
     let subject = Subject::resolve(&profile, &recipes, &Shown::on(&progress, interrupt))?;
 
     let mut cards = telemetry::nvidia();
@@ -164,12 +164,7 @@ fn open_store(
     });
     run.notes.extend(subject.note());
     run.notes.extend(engines::notes(profile, recipes));
-    let root = profile
-        .report
-        .output
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("results"));
-    Ok(Store::create(&root, run)?)
+    Ok(Store::create(profile.report.folder(), run)?)
 }
 
 /// What the dashboard says of the run before it begins.

@@ -126,6 +126,11 @@ fn the_first_use_converts_and_the_result_says_from_what_to_what() {
     let converted = &summary["engines"][0]["converted"];
     let file = sha256(&std::fs::read(&converting.model).expect("the model"));
     assert_eq!(converted["from_hash"], file.as_str());
+    let model = &summary["model"];
+    assert_eq!(
+        (&model["path_hash"], &model["format"]),
+        (&file.as_str().into(), &"gguf".into())
+    );
     let listing = format!("{}  more/config.json\n{file}  weights\n", sha256(b"{}\n"));
     assert_eq!(converted["path_hash"], sha256(listing.as_bytes()).as_str());
     assert_eq!(

@@ -139,6 +139,20 @@ fn each_is_driven_and_what_it_sent_is_counted() {
         assert_eq!(stops, ["tgi", "uzu"].contains(&case.name), "{notes}");
         let told = |key: &str| engine["effective"][key].as_u64();
         let wanted = |key: &str| engine["wanted"][key].as_u64();
+        let mut keys: Vec<&String> = engine["wanted"].as_object().expect("settings").keys().collect();
+        keys.sort();
+        let passed: &[&str] = match case.name {
+            "llamacpp" => &["context", "parallel", "threads"],
+            "uzu" => &[],
+            _ => &["context", "parallel"],
+        };
+        assert_eq!(keys, passed, "{}", case.name);
+        if case.name == "sglang" {
+            assert_eq!(
+                (&engine["effective"]["batch"], &engine["effective"]["device"]),
+                (&2048.into(), &"cuda".into())
+            );
+        }
         match case.name {
             "llamacpp" | "sglang" => {
                 assert_eq!(

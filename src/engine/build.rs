@@ -311,6 +311,7 @@ mod tests {
             manifest: "Cargo.toml".into(),
             binary: "x".into(),
             features: vec!["own".into()],
+            version: None,
             device_features: vec!["cuda".into(), "metal".into()],
             env: Default::default(),
             takes: String::new(),
@@ -338,6 +339,23 @@ mod tests {
             }
         }
         assert!(devices > 0);
+    }
+
+    #[test]
+    fn versions_of_recipes_are_those_of_lock_files() {
+        let mut told = Vec::new();
+        for recipe in catalogue::recipes().unwrap() {
+            let version = recipe.build.as_ref().and_then(|build| build.version.as_deref());
+            let (Some(version), Some(manifest)) = (version, package(&recipe)) else {
+                continue;
+            };
+            let lock = std::fs::read_to_string(manifest.with_file_name("Cargo.lock")).unwrap();
+            let (name, number) = version.split_once(' ').unwrap();
+            let locked = format!("name = \"{name}\"\nversion = \"{number}\"\n");
+            assert!(lock.contains(&locked), "{}: {version}", recipe.name);
+            told.push(recipe.name);
+        }
+        assert_eq!(told, ["candle", "burn", "mistralrs"]);
     }
 
     #[test]

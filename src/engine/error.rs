@@ -53,6 +53,16 @@ pub enum EngineError {
         /// What the recipe lacks.
         key: &'static str,
     },
+    /// A setting that the user named and that this engine is not told.
+    #[error("--{setting}: {engine} is not told it: {what_to_do}")]
+    Untold {
+        /// The engine.
+        engine: String,
+        /// The setting, as its flag and its key in a profile are called.
+        setting: &'static str,
+        /// What would do it.
+        what_to_do: String,
+    },
     /// A command line of the user's that starts no server.
     #[error("--command: {message}")]
     CommandLine {

@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::error::reason;
@@ -128,15 +131,28 @@ impl Recipe {
     /// The program as the user has it, or as it was built or shipped.
     fn found(&self) -> Result<Option<Program>, EngineError> {
         if let Some(mut program) = self.users()? {
-            let args = self.find.as_ref().map_or(&[][..], |find| &find.version_args);
-            program.version = version(&program, args);
+            program.version = self.version_of(&program);
             return Ok(Some(program));
         }
-        Ok(self
-            .build
-            .as_ref()
-            .and_then(|how| build::built(&how.binary))
-            .map(Program::at))
+        let built = self.build.as_ref().and_then(|how| build::built(&how.binary));
+        let Some(path) = built else { return Ok(None) };
+        Ok(Some(Program {
+            version: self.version_behind()?,
+            ..Program::at(path)
+        }))
+    }
+
+    /// What a program of the user's says of its version.
+    fn version_of(&self, program: &Program) -> Option<String> {
+        let args = self.find.as_ref().map_or(&[][..], |find| &find.version_args);
+        version(program, args, VERSION_PATIENCE)
+    }
+
+    /// The version of the engine behind a bridge; of other kinds, none.
+    fn version_behind(&self) -> Result<Option<String>, EngineError> {
+        let find = self.find.as_ref().filter(|_| self.kind == Kind::Bridge);
+        let engine = find.map_or(Ok(None), |find| on_path(self, find))?;
+        Ok(engine.and_then(|engine| self.version_of(&engine)))
     }
 
     fn installed(&self) -> Result<Option<Program>, EngineError> {
@@ -193,7 +209,10 @@ pub fn ensure(
         && let Some(how) = &recipe.build
         && let Some(package) = build::package(recipe)
     {
-        return build::build(recipe, how, &package, device, progress);
+        return Ok(Program {
+            version: recipe.version_behind()?,
+            ..build::build(recipe, how, &package, device, progress)?
+        });
     }
     let what_to_do = match recipe.availability()? {
         Availability::Ready(program) => return Ok(program),
@@ -238,6 +257,10 @@ pub struct Listed {
 pub fn list() -> Result<Vec<Listed>, EngineError> {
     let row = |recipe: Recipe| {
         let use_it = format!("--engine {}", recipe.name);
+        // Not of a program that the user has in the place of ours.
+        let builds = recipe.users().is_ok_and(|users| users.is_none());
+        let built = recipe.build.as_ref().filter(|_| builds);
+        let of_build = || built?.version.clone();
         let (state, program, what_to_do) = match recipe.availability() {
             Ok(Availability::Ready(program)) => ("ready", Some(program), use_it),
             Ok(Availability::Buildable { takes }) => (
@@ -268,7 +291,7 @@ pub fn list() -> Result<Vec<Listed>, EngineError> {
             .as_ref()
             .and_then(|program| program.argv.first())
             .map(PathBuf::from);
-        let version = program.and_then(|program| program.version);
+        let version = program.and_then(|program| program.version).or_else(of_build);
         let converted = recipe.convert.is_some().then(|| "gguf (converted)".to_owned());
         let formats = recipe.formats.into_iter().chain(converted).collect();
         Listed {
@@ -333,8 +356,9 @@ pub(super) fn search_path(name: &str) -> Option<PathBuf> {
         .find(|path| executable(path))
 }
 
-/// The first line that mentions a version, out of what the program prints for `args`.
-fn version(program: &Program, args: &[String]) -> Option<String> {
+/// The first line that mentions a version, out of what the program prints for `args`; none of a program that fails at it,
+/// or that is still at it after `patience`.
+fn version(program: &Program, args: &[String], patience: Duration) -> Option<String> {
     let (path, first) = program.argv.split_first().filter(|_| !args.is_empty())?;
     let mut command = Command::new(path);
     command
@@ -342,14 +366,25 @@ fn version(program: &Program, args: &[String]) -> Option<String> {
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        .process_group(0);
     let mut child = command.spawn().ok()?;
-    let deadline = Instant::now() + VERSION_PATIENCE;
-    while child.try_wait().ok()?.is_none() {
-        if Instant::now() >= deadline {
-            let _ = child.kill();
+    let deadline = Instant::now() + patience;
+    let ended = loop {
+        match child.try_wait() {
+            Ok(Some(ended)) => break Some(ended),
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            _ => break None,
         }
-        std::thread::sleep(Duration::from_millis(10));
+    };
+    // It fails only when nothing is left of them. What holds the pipes would be waited for.
+    let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    let Some(ended) = ended else {
+        let _ = child.wait();
+        return None;
+    };
+    if !ended.success() {
+        return None;
     }
     let mut text = String::new();
     // What a version says fits a pipe, so reading after the end loses nothing.
@@ -361,4 +396,28 @@ fn version(program: &Program, args: &[String]) -> Option<String> {
         .find(|line| line.to_lowercase().contains("version"))
         .or(first)
         .map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(script: &str, patience: Duration) -> Option<String> {
+        let argv = ["/bin/sh", "-c", script].map(OsString::from).into();
+        version(&Program { argv, version: None }, &["--version".into()], patience)
+    }
+
+    #[test]
+    fn a_version_is_told_by_a_program_that_knows_it() {
+        let long = Duration::from_secs(600);
+        assert_eq!(says("echo; echo lmrs-api 1.0", long).unwrap(), "lmrs-api 1.0");
+        assert_eq!(
+            says("echo loading; echo version: 5 >&2", long).unwrap(),
+            "version: 5"
+        );
+        assert_eq!(says("echo unexpected argument >&2; exit 2", long), None);
+        // One that goes to the background holds its pipes.
+        assert_eq!(says("sleep 600 & echo server 1", long).unwrap(), "server 1");
+        assert_eq!(says("sleep 600; echo late", Duration::ZERO), None);
+    }
 }

@@ -26,6 +26,7 @@ mod process;
 mod recipe;
 mod server;
 mod settings;
+mod told;
 
 pub use access::Access;
 pub use answer::{Answer, Questioner};
@@ -43,6 +44,7 @@ pub use recipe::{
 };
 pub use server::{Load, Running, attach, start};
 pub use settings::{Effective, Sampling, Settings};
+pub use told::Setting;
 
 /// Someone who is told what goes on, at least every few seconds, while something takes long.
 pub trait Progress: Sync {

@@ -214,6 +214,8 @@ fn read(page: &Value, how: &ReadBack) -> Effective {
         parallel: small(&how.parallel),
         context: small(&how.context),
         threads: small(&how.threads),
+        batch: small(&how.batch),
+        device: text(&how.device),
         version: text(&how.version),
         weights: text(&how.weights),
         weights_bytes: number(&how.weights_bytes),
@@ -251,16 +253,21 @@ mod tests {
     #[test]
     fn settings_are_read_where_the_recipe_says() {
         let how: ReadBack = toml::from_str(
-            "path = '/props'\nparallel = '/total_slots'\ncontext = '/default_generation_settings/n_ctx'\nthreads = '/none'",
+            "path = '/props'\nparallel = '/total_slots'\ncontext = '/default_generation_settings/n_ctx'\nthreads = '/none'\n\
+             batch = '/chunk'\ndevice = '/device'",
         )
         .unwrap();
-        let page = json!({ "total_slots": 4, "default_generation_settings": { "n_ctx": 1024 } });
+        let page = json!({
+            "total_slots": 4, "default_generation_settings": { "n_ctx": 1024 }, "chunk": 256, "device": "cuda:0",
+        });
         let told = read(&page, &how);
         assert_eq!(
             told,
             Effective {
                 parallel: Some(4),
                 context: Some(1024),
+                batch: Some(256),
+                device: Some("cuda:0".into()),
                 ..Effective::default()
             }
         );

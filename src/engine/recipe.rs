@@ -70,6 +70,8 @@ pub struct Build {
     /// Cargo features to switch on.
     #[serde(default)]
     pub features: Vec<String>,
+    /// The version of the engine's crate that the package's lock file names, for people.
+    pub version: Option<String>,
     /// Devices that a Cargo feature of the same name is for, switched on when `--device` names one.
     #[serde(default)]
     pub device_features: Vec<String>,
@@ -143,6 +145,17 @@ pub struct Serve {
     /// Arguments of runs of the same program, in the same environment, after the server is up and before its model is
     /// asked: an engine that must be told of a model while it runs.
     pub prepare: Vec<Vec<String>>,
+}
+
+impl Serve {
+    /// All words that a server is started with, whatever the user chose.
+    pub(super) fn words(&self) -> impl Iterator<Item = &String> {
+        self.args
+            .iter()
+            .chain(self.env.values())
+            .chain(self.files.iter().flat_map(|(path, text)| [path, text]))
+            .chain(self.prepare.iter().flatten())
+    }
 }
 
 /// The endpoint that a readiness probe asks for one token.
@@ -295,6 +308,10 @@ pub struct ReadBack {
     pub context: Option<String>,
     /// Threads that compute.
     pub threads: Option<String>,
+    /// Tokens of prompts that one step computes at most.
+    pub batch: Option<String>,
+    /// What it computes on.
+    pub device: Option<String>,
     /// The version of what computes.
     pub version: Option<String>,
     /// The form of the weights in memory.

@@ -133,7 +133,7 @@ pub async fn start(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Running, EngineError> {
-    told_all(recipe, settings)?;
+    recipe.honours(settings.named())?;
     settings.readable_by(recipe)?;
     let mut tries = 0;
     loop {
@@ -151,29 +151,6 @@ pub async fn start(
             other => return other,
         }
     }
-}
-
-/// Refuses a setting that the recipe has no way to pass on.
-fn told_all(recipe: &Recipe, settings: &Settings) -> Result<(), EngineError> {
-    let takes = |placeholder: &str, more: &[String]| {
-        !more.is_empty() || recipe.serve.args.iter().any(|word| word.contains(placeholder))
-    };
-    let (weights, device) = (&recipe.serve.weights_args, &recipe.serve.device_args);
-    let words = recipe.serve.args.iter().chain(recipe.serve.env.values());
-    let takes_host = words
-        .chain(recipe.serve.files.values())
-        .any(|word| word.contains("{host}"));
-    let untold = match (&settings.weights, &settings.device) {
-        _ if settings.host != Ipv4Addr::LOCALHOST && !takes_host => ("the address to listen on", "{host}"),
-        (Some(_), _) if !takes("{weights}", weights) => ("the form of its weights", "serve.weights_args"),
-        (_, Some(_)) if !takes("{device}", device) => ("its device", "serve.device_args"),
-        _ => return Ok(()),
-    };
-    Err(EngineError::Unsupported {
-        engine: recipe.name.clone(),
-        what: untold.0,
-        key: untold.1,
-    })
 }
 
 /// A port of the server's address that nobody listens on: the one wanted, or any.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::EngineError;
 use super::process::this_program;
 use super::recipe::Recipe;
+use super::told::Setting;
 
 /// How the load's requests will be sampled; what is `None` is left to the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -102,6 +103,18 @@ impl Settings {
         }
     }
 
+    /// Those of the settings without a value of ours that have one.
+    pub(super) fn named(&self) -> impl Iterator<Item = Setting> {
+        let named = [
+            (Setting::Host, self.host != Ipv4Addr::LOCALHOST),
+            (Setting::Weights, self.weights.is_some()),
+            (Setting::Device, self.device.is_some()),
+        ];
+        named
+            .into_iter()
+            .filter_map(|(setting, given)| given.then_some(setting))
+    }
+
     /// What stands for the placeholders of a recipe.
     pub(super) fn values(&self, port: u16, dir: &Path) -> Vec<(&'static str, String)> {
         vec![
@@ -158,6 +171,10 @@ pub struct Effective {
     pub context: Option<u32>,
     /// Threads that compute.
     pub threads: Option<u32>,
+    /// Tokens of prompts that one step computes at most.
+    pub batch: Option<u32>,
+    /// What it computes on.
+    pub device: Option<String>,
     /// The version of what computes.
     pub version: Option<String>,
     /// The form of the weights in memory.

@@ -138,16 +138,18 @@ pub struct ModelResult {
     /// Where it lay, when it was a file of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// SHA-256 of the file, in hexadecimal digits.
+    /// SHA-256 of the file, in hexadecimal digits; of a folder, that of the lines `SHA-256  path` of its files but hidden
+    /// ones, sorted by path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hash: Option<String>,
-    /// Size of the file in bytes.
+    /// Size in bytes: of the file, or of the folder's files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Format and quantisation, such as `gguf Q4_1`.
+    /// Format: `gguf`, `safetensors` or `lmrs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// Bits of the file for each weight: its tensors' bytes over their elements, times 8.
+    /// Bits for each weight: the tensors' bytes over their elements, times 8; absent where that is not known, as of a
+    /// folder whose elements hold several weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_weight: Option<f64>,
 }
@@ -164,11 +166,12 @@ pub struct EngineResult {
     /// The model that it was given in the place of `model`, where it does not read that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub converted: Option<ConvertedModel>,
-    /// The settings that it was asked to have (`parallel`, `context`, `threads`, `weights`); empty for a server that ran
-    /// already.
+    /// The settings that it was told to have (of `parallel`, `context`, `threads`, `weights` and `device`, those that its
+    /// recipe passes on); empty for a server that ran already.
     #[serde(default)]
     pub wanted: Map<String, Value>,
-    /// The settings that the server really had (`parallel`, `context`, `threads`, weights, memory and others).
+    /// The settings that the server says it has (`parallel`, `context` and `threads`; `batch`, the tokens of prompts that one
+    /// step computes at most; `device`; `weights` and `weights_bytes`; `version`), and the processors of both sides.
     pub effective: Map<String, Value>,
     /// How often it was started: once, or once for each repeat.
     #[serde(default)]

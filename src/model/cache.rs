@@ -124,7 +124,7 @@ impl Slot {
 }
 
 /// Size, time of change and path: a file for which they are the same is taken to be the same.
-fn stamp(path: &Path) -> io::Result<String> {
+pub(super) fn stamp(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     let changed = metadata
         .modified()?
@@ -136,6 +136,15 @@ fn stamp(path: &Path) -> io::Result<String> {
         changed.as_nanos(),
         path.display()
     ))
+}
+
+/// A digest in lower-case hex.
+pub(super) fn hex(digest: Sha256) -> String {
+    digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The SHA-256 of the file at `path` in lower-case hex.
@@ -164,11 +173,7 @@ impl<'a, W: Write> Hashing<'a, W> {
 
     /// The digest in lower-case hex.
     pub(super) fn finish(self) -> String {
-        self.digest
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(self.digest)
     }
 }
 

@@ -4,7 +4,9 @@
 //! no checksum for is compared with the SHA-256 that the hub itself names for the file.
 
 mod cache;
+mod checksum;
 mod error;
+mod form;
 mod hub;
 mod pip;
 mod registry;
@@ -25,27 +27,25 @@ pub struct Model {
     pub name: String,
     /// A GGUF file, or a folder in Hugging Face's layout.
     pub path: PathBuf,
-    /// SHA-256 in lower-case hex; `None` until asked for by [`Model::checksum`], and for folders.
+    /// SHA-256 in lower-case hex, of a folder as [`Model::checksum`] has it; `None` until asked for there.
     pub sha256: Option<String>,
-    /// Size in bytes; of a folder, of all its files.
+    /// Size in bytes; of a folder, of all its files but hidden ones.
     pub bytes: u64,
     /// Where it came from, for people: `cache`, `hub`, `pip`, `path`.
     pub source: String,
 }
 
 impl Model {
-    /// The SHA-256 of the file, computed if it is not known yet; `None` for a folder.
+    /// The SHA-256 of the file, computed if it is not known yet. Of a folder, that of the lines `SHA-256  path` of its files
+    /// but hidden ones, sorted by path: what `sha256sum` prints for them.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn checksum(&self, progress: &dyn Progress) -> Result<Option<String>, ModelError> {
-        if self.sha256.is_some() || self.path.is_dir() {
-            return Ok(self.sha256.clone());
+    /// If a file cannot be read.
+    pub fn checksum(&self, progress: &dyn Progress) -> Result<String, ModelError> {
+        match &self.sha256 {
+            Some(known) => Ok(known.clone()),
+            None => checksum::of(self, &Sources::from_env()?.cache, progress),
         }
-        progress.begin(&format!("checking {}", self.name), Some(self.bytes));
-        let sha256 = cache::hash(&self.path, progress);
-        progress.finish();
-        sha256.map(Some).map_err(ModelError::io(&self.path))
     }
 }
 

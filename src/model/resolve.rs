@@ -1,6 +1,6 @@
 //! What `--model` means: a name of the registry, a path, or a repository of the hub.
 
-use super::cache;
+use super::checksum;
 use super::registry::{self, Entry, HubFile, registry};
 use super::search::Search;
 use super::{Model, ModelError, Progress, Sources};
@@ -54,7 +54,8 @@ fn local(path: &Path) -> Result<Model, ModelError> {
             }
             .into());
         }
-        (path.file_name(), cache::size_of(path))
+        let bytes = checksum::files(path).and_then(|files| checksum::bytes(&files));
+        (path.file_name(), bytes.map_err(ModelError::io(path))?)
     } else {
         loadtest_model::gguf::Gguf::open(path)?;
         (
@@ -176,8 +177,9 @@ pub(super) fn choose(files: Vec<String>, repo: &str) -> Result<Vec<String>, Stri
     Ok(files.into_iter().filter(is_wanted).collect())
 }
 
-/// The snapshot folder that holds all of `files`.
-fn folder_of(files: Vec<Model>, name: &str) -> Result<Model, ModelError> {
+/// The snapshot folder that holds all of `files`, which are all that counts of it.
+fn folder_of(mut files: Vec<Model>, name: &str) -> Result<Model, ModelError> {
+    files.sort_by(|a, b| a.path.cmp(&b.path));
     let bytes = files.iter().map(|file| file.bytes).sum();
     let source = files.first().map(|file| file.source.clone()).unwrap_or_default();
     let folder = files
@@ -185,10 +187,16 @@ fn folder_of(files: Vec<Model>, name: &str) -> Result<Model, ModelError> {
         .and_then(|file| file.path.parent())
         .map(Path::to_owned);
     let path = folder.ok_or_else(|| ModelError::Reference(format!("hf:{name}")))?;
+    let sha256 = checksum::listing(
+        &path,
+        files
+            .iter()
+            .filter_map(|file| Some((file.sha256.as_deref()?, file.path.as_path()))),
+    );
     Ok(Model {
         name: name.to_owned(),
         path,
-        sha256: None,
+        sha256: Some(sha256),
         bytes,
         source,
     })

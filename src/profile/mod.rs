@@ -1,6 +1,6 @@
 //! What to do: a validated [`Profile`], its TOML file, ranges such as `10..100`, and the prompts (seeded, pure).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,16 @@ pub struct Warmup {
     /// Requests are waited for at most this long after the last user started: a slow server must not hold up the run.
     #[serde(rename = "most_s", serialize_with = "duration::seconds")]
     pub most: Duration,
+}
+
+impl Warmup {
+    /// The longest that it can take after the last user started.
+    pub fn longest(&self) -> Duration {
+        match self.requests_per_user {
+            0 => self.duration,
+            _ => self.duration.max(self.most),
+        }
+    }
 }
 
 /// How long to wait for a server, stage by stage.
@@ -272,8 +282,14 @@ pub struct Server {
     pub server_cpus: Option<Cpus>,
     /// Sequences to run at once.
     pub parallel: u32,
+    /// Whether the user said so; else it follows from the users.
+    #[serde(skip)]
+    pub parallel_is_named: bool,
     /// Tokens of context for each sequence.
     pub context: u32,
+    /// Whether the user said so; else it follows from the requests.
+    #[serde(skip)]
+    pub context_is_named: bool,
     /// How the engine holds its weights; its own choice when absent.
     pub weights: Option<String>,
     /// How long an engine may take to load; what its recipe says when absent.
@@ -288,7 +304,7 @@ pub struct Server {
 /// What is shown and kept.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Folder of the run's files, if the user named one.
+    /// The folder in which the run gets one of its own, if the user named it.
     pub output: Option<PathBuf>,
     /// What to print at the end.
     pub format: Format,
@@ -304,4 +320,11 @@ pub struct Report {
     pub export: Vec<Export>,
     /// Whether failed verdicts and objectives end with exit code 3.
     pub strict: bool,
+}
+
+impl Report {
+    /// The folder in which the run gets one of its own.
+    pub fn folder(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new("results"))
+    }
 }

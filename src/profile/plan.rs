@@ -43,10 +43,10 @@ impl Profile {
         steps
     }
 
-    /// How long the run takes at most once the engines are up, if that is known: warm-up may last longer where it
-    /// waits for requests. Absent when only a number of requests ends a step.
-    pub fn expected(&self) -> Option<Duration> {
-        let step = self.ramp + self.warmup.duration + self.extent.duration? + self.drain;
+    /// How long the steps take at most, with the rests between them, if that is known; engines that load, calibrations and
+    /// verified answers come on top. Absent when only a number of requests ends a step.
+    pub fn longest(&self) -> Option<Duration> {
+        let step = self.ramp + self.warmup.longest() + self.extent.duration? + self.drain;
         let engines = self.engines.len().max(1);
         let rests = self.turns(engines).len() as u32 - 1;
         Some(step * self.steps().len() as u32 * engines as u32 + self.cool_down * rests)
@@ -101,11 +101,8 @@ impl Profile {
             line("order", order);
         }
         line("time", self.time_line());
-        let output = self.report.output.as_ref().map(|dir| dir.display().to_string());
-        line(
-            "results",
-            output.unwrap_or_else(|| format!("results/<utc time>-{}", self.name)),
-        );
+        let results = self.report.folder().join(format!("<utc time>-{}", self.name));
+        line("results", results.display().to_string());
         format!("{text}\n{}\n", self.step_table())
     }
 
@@ -245,12 +242,30 @@ impl Profile {
             0 | 1 => String::new(),
             n => format!(" on each of {n} engines"),
         };
-        match self.expected() {
+        match self.longest() {
             Some(time) => format!(
-                "{steps}{engines}, {} at most once the server is up",
-                duration::show(time)
+                "{steps}{engines}, {} at most{}",
+                duration::show(time),
+                self.on_top()
             ),
             None => format!("{steps}{engines}, as long as the requests take"),
+        }
+    }
+
+    /// What takes time beside the steps.
+    fn on_top(&self) -> String {
+        let parts = [
+            (self.url.is_none(), "loading"),
+            (self.calibrate, "calibrating"),
+            (self.verify != Verify::Off, "verifying"),
+        ];
+        let parts: Vec<&str> = parts
+            .into_iter()
+            .filter_map(|(done, name)| done.then_some(name))
+            .collect();
+        match parts.as_slice() {
+            [] => String::new(),
+            parts => format!(", besides {}", parts.join(" and ")),
         }
     }
 

@@ -326,7 +326,7 @@ overrides!(ServerSettings: command, threads, server_cpus, parallel, context, wei
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Results")]
 pub struct ReportSettings {
-    /// Folder for the run's files; default: `results/<utc time>-<profile>`
+    /// Folder in which every run makes its own, <utc time>-<profile>; default: results
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// What to print at the end

@@ -161,14 +161,25 @@ fn other_settings(engine: &EngineResult) -> Vec<String> {
         differs(key, has, wanted)
             .then(|| format!("! {} has {has} {words}, {wanted} were asked for", engine.name))
     };
-    [
+    let numbers = [
         ("parallel", "sequences at once"),
         ("context", "tokens of context for each"),
         ("threads", "threads"),
-    ]
-    .into_iter()
-    .filter_map(line)
-    .collect()
+    ];
+    numbers
+        .into_iter()
+        .filter_map(line)
+        .chain(other_device(engine))
+        .collect()
+}
+
+/// A device of another kind than was asked for: `cuda` may be any of the cards, `cuda:1` and `cuda:0` are of one kind.
+fn other_device(engine: &EngineResult) -> Option<String> {
+    let device = |settings: &Map<String, Value>| settings.get("device")?.as_str().map(str::to_lowercase);
+    let (wanted, has) = (device(&engine.wanted)?, device(&engine.effective)?);
+    let kind = |device: &str| device.split(':').next().map(str::to_owned);
+    (kind(&wanted) != kind(&has))
+        .then(|| format!("! {} computes on {has}, {wanted} was asked for", engine.name))
 }
 
 /// Where the files are.
@@ -177,4 +188,25 @@ pub(super) fn files(dir: &Path) -> String {
         "{}: report.html, run.json, requests.jsonl, timeline.csv, hdr/, what engines logged and told",
         dir.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::fixture::finished_run;
+
+    #[test]
+    fn a_device_of_another_kind_is_pointed_out() {
+        let mut engine = finished_run().engines.remove(0);
+        let mut found = |wanted: &str, has: &str| {
+            engine.wanted.insert("device".into(), wanted.into());
+            engine.effective.insert("device".into(), has.into());
+            other_settings(&engine)
+        };
+        assert_eq!(found("cuda", "cuda:0"), Vec::<String>::new());
+        assert_eq!(
+            found("cuda:1", "cpu"),
+            ["! candle computes on cpu, cuda:1 was asked for"]
+        );
+    }
 }

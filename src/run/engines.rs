@@ -8,7 +8,8 @@ use super::ended::{death, load_time, not_stopped};
 use super::step::{self, Bench};
 use super::{Shown, Usage, verify};
 use crate::engine::{
-    self, Access, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Settings,
+    self, Access, Converted, Effective, EngineError, Exit, Kind, Program, Recipe, Running, Sampling, Setting,
+    Settings,
 };
 use crate::measure::Store;
 use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
@@ -19,28 +20,59 @@ use crate::telemetry::affinity;
 /// Tokens of a chat template and a nonce around a prompt, at most.
 const TEMPLATE_TOKENS: u32 = 128;
 
-/// The recipes that the profile names.
+/// The recipes that the profile names, held to the settings that the user named.
+///
+/// # Errors
+/// [`Usage`] as [`recipe`], and for a setting that an engine is not told.
 pub fn recipes(profile: &Profile) -> anyhow::Result<Vec<Recipe>> {
-    let names = match &profile.url {
-        Some(_) => vec!["attach".to_owned()],
-        None => profile.engines.clone(),
+    if profile.url.is_some() {
+        return Ok(vec![recipe("attach", None)?]);
+    }
+    let server = &profile.server;
+    let named = [
+        (Setting::Parallel, server.parallel_is_named),
+        (Setting::Context, server.context_is_named),
+        (Setting::Threads, server.threads.is_some()),
+        (Setting::Weights, server.weights.is_some()),
+        (Setting::Device, server.device.is_some()),
+    ];
+    let had = |name: &String| {
+        let recipe = engine::recipe(name).map_err(|error| Usage(error.into()))?;
+        // The line is for that one among the engines.
+        let line = server.command.as_deref().filter(|_| recipe.kind == Kind::Command);
+        let recipe = started_by(recipe, line)?;
+        honours(&recipe, named)?;
+        Ok(recipe)
     };
-    let line = profile.server.command.as_deref();
-    names.iter().map(|name| recipe(name, line)).collect()
+    profile.engines.iter().map(had).collect()
 }
 
 /// The recipe of an engine; `line` is what starts the engine `command`.
 ///
 /// # Errors
-/// [`Usage`] for an unknown name, or a line that starts nothing.
+/// [`Usage`] for an unknown name, a line that starts nothing, or one beside an engine that has its own.
 pub fn recipe(name: &str, line: Option<&str>) -> anyhow::Result<Recipe> {
-    let recipe = engine::recipe(name).map_err(|error| Usage(error.into()))?;
-    match (recipe.kind, line) {
-        (Kind::Command, Some(line)) => recipe
+    started_by(engine::recipe(name).map_err(|error| Usage(error.into()))?, line)
+}
+
+fn started_by(recipe: Recipe, line: Option<&str>) -> anyhow::Result<Recipe> {
+    match line {
+        Some(line) => recipe
             .with_command(line)
             .map_err(|error| Usage(error.into()).into()),
-        _ => Ok(recipe),
+        None => Ok(recipe),
     }
+}
+
+/// Refuses settings that the user named and that the engine is not told.
+///
+/// # Errors
+/// [`Usage`] with what would do it.
+pub fn honours(recipe: &Recipe, named: impl IntoIterator<Item = (Setting, bool)>) -> anyhow::Result<()> {
+    let named = named
+        .into_iter()
+        .filter_map(|(setting, is_named)| is_named.then_some(setting));
+    recipe.honours(named).map_err(|error| Usage(error.into()).into())
 }
 
 /// What a reader must know of engines that cannot do all that the profile asks for.
@@ -67,7 +99,27 @@ pub fn notes(profile: &Profile, recipes: &[Recipe]) -> Vec<String> {
         .chain(recipes.iter().filter(sampling).map(alike))
         .chain(recipes.iter().filter_map(|recipe| untold(profile, recipe)))
         .chain(recipes.iter().filter_map(|recipe| unrepeatable(profile, recipe)))
+        .chain(recipes.iter().filter(|_| recipes.len() > 1).filter_map(unlike))
         .collect()
+}
+
+/// Of what engines are to have alike, that which this one is not told.
+fn unlike(recipe: &Recipe) -> Option<String> {
+    let alike = [
+        (Setting::Parallel, "how many sequences to run at once"),
+        (Setting::Threads, "how many threads to use"),
+    ];
+    let missing: Vec<&str> = alike
+        .into_iter()
+        .filter_map(|(setting, words)| (!recipe.passes(setting)).then_some(words))
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{} is not told {}: it chooses for itself",
+            recipe.name,
+            missing.join(" and ")
+        )
+    })
 }
 
 /// What an engine is not told of how to draw tokens, because it has no field for it.
@@ -229,7 +281,10 @@ pub fn measure(
         let load = running.load();
         engine.load_s = engine.load_s.or(load.map(|load| load.first_token.as_secs_f64()));
         engine.loads.extend(load.map(load_time));
-        engine.wanted = settings.as_ref().map(wanted).unwrap_or_default();
+        engine.wanted = settings
+            .as_ref()
+            .map(|settings| wanted(recipe, settings))
+            .unwrap_or_default();
         engine.effective = effective(running.effective());
         engine.effective.extend(processors(bench, &running));
         engine.log = running.pid().map(|_| log);
@@ -280,7 +335,7 @@ pub fn have(recipe: &Recipe, model: &Model, device: Option<&str>, status: &Shown
     let program = engine::ensure(recipe, device, status)?;
     let converted = match engine::is_converted(recipe, &model.path) {
         true => {
-            let sha256 = model.checksum(status)?.unwrap_or_default();
+            let sha256 = model.checksum(status)?;
             engine::convert(recipe, &model.path, &sha256, status)?
         }
         false => None,
@@ -350,19 +405,22 @@ fn converted_model(converted: Converted) -> ConvertedModel {
     }
 }
 
-/// What a server was asked to have, as `run.json` holds it.
-fn wanted(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
-    let numbers = [
-        ("parallel", settings.parallel),
-        ("context", settings.context),
-        ("threads", settings.threads),
-    ];
-    let numbers = numbers.map(|(key, value)| (key.to_owned(), value.into()));
-    let words = [("weights", &settings.weights), ("device", &settings.device)];
-    let words = words
+/// What a server was told to have, as `run.json` holds it.
+fn wanted(recipe: &Recipe, settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
+    let value = |setting| -> Option<serde_json::Value> {
+        Some(match setting {
+            Setting::Parallel => settings.parallel.into(),
+            Setting::Context => settings.context.into(),
+            Setting::Threads => settings.threads.into(),
+            Setting::Weights => settings.weights.clone()?.into(),
+            Setting::Device => settings.device.clone()?.into(),
+        })
+    };
+    Setting::ALL
         .into_iter()
-        .filter_map(|(key, word)| Some((key.to_owned(), word.clone()?.into())));
-    numbers.into_iter().chain(words).collect()
+        .filter(|setting| recipe.passes(*setting))
+        .filter_map(|setting| Some((setting.name().to_owned(), value(setting)?)))
+        .collect()
 }
 
 /// What an engine tells of its settings, as `run.json` holds it.

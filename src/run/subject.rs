@@ -1,7 +1,6 @@
 //! The model under test: its file, its tokenizer, its name.
 
 use anyhow::Context;
-use loadtest_model::gguf::Gguf;
 use loadtest_model::{ModelText, Special};
 
 use crate::engine::{Kind, Recipe};
@@ -35,10 +34,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Finds the model, downloads it if need be, and reads its tokenizer.
+    /// Finds the model, downloads it if need be, takes its checksum and reads its tokenizer.
     ///
     /// # Errors
-    /// As [`model()`], and if the tokenizer cannot be read.
+    /// As [`model()`], and if one of its files or the tokenizer cannot be read.
     pub fn resolve(profile: &Profile, recipes: &[Recipe], status: &Shown<'_>) -> anyhow::Result<Subject> {
         let tokenizer = |path: &std::path::Path| {
             ModelText::open(path).with_context(|| format!("the tokenizer of {}", path.display()))
@@ -51,7 +50,10 @@ impl Subject {
                 text: named,
             });
         }
-        let model = model(profile.model.as_deref(), status)?;
+        let mut model = model(profile.model.as_deref(), status)?;
+        // What was measured is known by its content, wherever it lay.
+        let sha256 = status.interrupt().at_once(|| model.checksum(status))?;
+        model.sha256 = Some(sha256);
         let text = match named {
             Some(text) => text,
             None => tokenizer(&model.path)?,
@@ -81,22 +83,14 @@ impl Subject {
 
     /// What stands in `run.json`.
     pub fn describe(&self) -> ModelResult {
-        let format = |model: &Model| {
-            model
-                .path
-                .extension()
-                .map(|extension| extension.to_string_lossy().into_owned())
-        };
+        let model = self.model.as_ref();
         ModelResult {
             name: self.name.clone().unwrap_or_default(),
-            path: self.model.as_ref().map(|model| model.path.display().to_string()),
-            path_hash: self.model.as_ref().and_then(|model| model.sha256.clone()),
-            bytes: self.model.as_ref().map(|model| model.bytes),
-            format: self.model.as_ref().and_then(format),
-            bits_per_weight: self
-                .model
-                .as_ref()
-                .and_then(|model| Gguf::open(&model.path).ok()?.bits_per_weight()),
+            path: model.map(|model| model.path.display().to_string()),
+            path_hash: model.and_then(|model| model.sha256.clone()),
+            bytes: model.map(|model| model.bytes),
+            format: model.and_then(Model::format).map(str::to_owned),
+            bits_per_weight: model.and_then(Model::bits_per_weight),
         }
     }
 

@@ -55,7 +55,8 @@ ENGINES = {
         "pages": lambda o: {
             "/health": {},
             "/get_server_info": {"max_running_requests": int(o.max_running_requests), "version": "0.0-stand-in",
-                                 "context_length": int(o.context_length)},
+                                 "context_length": int(o.context_length), "chunked_prefill_size": 2048,
+                                 "device": "cuda"},
         },
         "name": lambda o: o.served_model_name,
         "refuses": lambda body, o: out_of_range(body),

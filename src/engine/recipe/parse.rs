@@ -60,15 +60,8 @@ impl Recipe {
     /// What the types alone can't rule out: byte offset and message.
     fn mistake(&self, text: &str) -> Option<(usize, String)> {
         let at = |needle: &str| text.find(needle).unwrap_or(0);
-        let serve = self
-            .serve
-            .args
-            .iter()
-            .chain(&self.serve.weights_args)
-            .chain(&self.serve.device_args)
-            .chain(self.serve.env.values())
-            .chain(self.serve.files.iter().flat_map(|(path, text)| [path, text]))
-            .chain(self.serve.prepare.iter().flatten());
+        let chosen = self.serve.weights_args.iter().chain(&self.serve.device_args);
+        let serve = self.serve.words().chain(chosen);
         let install = self.install.iter().flat_map(|install| &install.program);
         let convert = self.convert.iter().flat_map(|convert| &convert.command);
         let mistake = serve

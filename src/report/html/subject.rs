@@ -117,6 +117,10 @@ fn circumstances(loads: &Loads<'_>) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     add("profile", run.profile_name().map(str::to_owned));
+    add(
+        "model's SHA-256",
+        run.model.path_hash.clone().filter(|hash| !hash.is_empty()),
+    );
     add("machine of the client", machine(&run.machine));
     let errors = run.steps.iter().filter_map(|step| step.client.error_p99_ms);
     add(
@@ -136,6 +140,8 @@ fn model(run: &RunResult) -> Option<String> {
     let mut words = vec![model.name.clone()];
     words.extend(model.format.clone());
     words.extend(model.bytes.map(|bytes| format!("{} MB", bytes / 1_000_000)));
+    let bits = |bits: f64| format!("{} bits per weight", (bits * 10.0).round() / 10.0);
+    words.extend(model.bits_per_weight.map(bits));
     words.retain(|word| !word.is_empty());
     (!words.is_empty()).then(|| words.join(", "))
 }
@@ -155,13 +161,19 @@ fn described(engine: &EngineResult) -> String {
     let mut words = vec![engine.kind.clone()];
     words.extend(engine.version.clone());
     let setting = |key: &str| engine.setting(key);
-    for (key, name) in [("parallel", "sequences at once"), ("threads", "threads")] {
+    for (key, name) in [
+        ("parallel", "sequences at once"),
+        ("threads", "threads"),
+        ("batch", "prompt tokens a step"),
+    ] {
         words.extend(
             setting(key)
                 .and_then(Value::as_u64)
                 .map(|value| format!("{value} {name}")),
         );
     }
+    let device = setting("device").and_then(Value::as_str);
+    words.extend(device.map(|device| format!("on {device}")));
     words.extend(setting("weights").and_then(Value::as_str).map(str::to_owned));
     words.extend(
         engine
