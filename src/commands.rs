@@ -16,7 +16,7 @@ use crate::calibrate;
 use crate::cli::{
     Calibrate, EngineAction, ModelAction, Report, SERVED_CONTEXT, SERVED_PARALLEL, Serve, TableFormat,
 };
-use crate::engine::{self, Listed, Progress as _, Setting, Settings};
+use crate::engine::{self, Listed, Setting, Settings};
 use crate::measure::definition::{self, Definition};
 use crate::measure::result::Price;
 use crate::measure::{fill_cost, find, open};

@@ -409,6 +409,7 @@ fn converted_model(converted: Converted) -> ConvertedModel {
 fn wanted(recipe: &Recipe, settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
     let value = |setting| -> Option<serde_json::Value> {
         Some(match setting {
+            Setting::Host => settings.host.to_string().into(),
             Setting::Parallel => settings.parallel.into(),
             Setting::Context => settings.context.into(),
             Setting::Threads => settings.threads.into(),
