@@ -107,7 +107,7 @@ async fn ollama_serves_and_is_understood() {
         let known = found.parameters.iter().find(|known| known.name == name);
         known.expect("it was asked").verdict
     };
-    for name in ["max_tokens", "stream_options", "temperature", "seed"] {
+    for name in ["stream_options", "temperature", "top_p", "seed"] {
         assert_eq!(verdict(name), Verdict::Honoured, "{name}");
     }
     for name in ["max_completion_tokens", "top_k", "ignore_eos"] {

@@ -96,7 +96,8 @@ pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Ve
         note(usual, narrowed(&greedy, hot, &asker.ask(&narrow).await?));
     }
     note("seed", seed(asker, &names).await?);
-    note("stop", stop(asker, &greedy, hot != Verdict::Ignored).await?);
+    let again = matches!(hot, Verdict::Honoured | Verdict::Unknown);
+    note("stop", stop(asker, &greedy, again).await?);
     note("ignore_eos", ignore_eos(asker, names.ignore_eos).await?);
     Ok(found)
 }
@@ -152,11 +153,14 @@ async fn usage(asker: &Asker<'_>, first: &Findings) -> Result<Verdict, EngineErr
     })
 }
 
-/// The greedy answer: the first one, unless its request had no field for the temperature.
+/// The greedy answer: the first one, unless its request had no field for the temperature and the usual one is taken.
 async fn greedy(asker: &Asker<'_>, names: &Names<'_>, first: &Findings) -> Result<Findings, EngineError> {
     match asker.dialect().temperature {
         Some(_) => Ok(first.clone()),
-        None => asker.ask(&[(names.temperature, json!(0))]).await,
+        None => {
+            let cold = asker.ask(&[(names.temperature, json!(0))]).await?;
+            Ok(if cold.refused() { first.clone() } else { cold })
+        }
     }
 }
 
@@ -219,7 +223,7 @@ async fn seed(asker: &Asker<'_>, names: &Names<'_>) -> Result<Verdict, EngineErr
 }
 
 /// A greedy answer ends before a word that it had, or with it: some send the word before they see that it is one. Where
-/// answers differ each time (not `again`), that the word does not come tells nothing.
+/// it need not come `again`, a word that does not come tells nothing.
 async fn stop(asker: &Asker<'_>, greedy: &Findings, again: bool) -> Result<Verdict, EngineError> {
     let Some(word) = greedy.text.split_whitespace().nth(2) else {
         return Ok(Verdict::Unknown);
