@@ -117,3 +117,65 @@ fn record(
     }
     recorder
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Event, Outcome, RequestId, TokenSource};
+
+    fn answered(text: &str, n_out: Option<u32>) -> (Sample, Trace) {
+        let mut trace = Trace::default();
+        trace.keep_text();
+        let room = trace.room_for_text(text.len()).expect("room");
+        room.extend_from_slice(text.as_bytes());
+        trace.push(Event {
+            at_ns: 7,
+            lag_ns: 0,
+            tokens: 0,
+        });
+        trace.n_out = n_out;
+        let id = RequestId {
+            id: 3,
+            engine: 0,
+            step: 0,
+            user: 0,
+        };
+        (trace.sample(id, 1, Outcome::Ok, None), trace)
+    }
+
+    #[test]
+    fn only_what_can_be_counted_and_has_room_is_taken() {
+        let (to, requests) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let uncounted = Uncounted {
+            to,
+            waiting: waiting.clone(),
+        };
+        let take = |(sample, trace): (Sample, Trace)| uncounted.take(sample, &trace).is_none();
+        assert!(take(answered("three words more", None)));
+        assert!(!take(answered("three words more", Some(3))), "the server told");
+        assert!(!take(answered("", None)), "there is nothing to count");
+        let taken = waiting.swap(MOST_WAITING, SeqCst);
+        assert!(!take(answered("three words more", None)), "there is no room");
+        assert_eq!(waiting.load(SeqCst), MOST_WAITING);
+
+        let Waiting {
+            mut sample,
+            mut trace,
+            bytes,
+        } = *requests.try_recv().expect("the first").expect("a request");
+        assert_eq!(bytes, taken);
+        assert!(requests.try_recv().is_err());
+        assert_eq!(
+            (sample.n_out, sample.token_source),
+            (Some(1), TokenSource::Events)
+        );
+        trace.count_tokens(&mut sample, &|text| {
+            u32::try_from(text.split_whitespace().count()).ok()
+        });
+        assert_eq!(
+            (sample.n_out, sample.token_source),
+            (Some(3), TokenSource::Tokenizer)
+        );
+    }
+}
