@@ -1,6 +1,7 @@
 //! The command line: types only. Flags of a load test are the settings of a profile, under the same names.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ pub enum Command {
         #[arg(long, value_enum, default_value = "table")]
         format: TableFormat,
     },
-    /// Serve a model with an embedded engine, OpenAI-compatible and streaming
+    /// Start an engine and let it serve a model until it is stopped
     Serve(Serve),
     /// Measure this machine's client error, and the highest rate it holds, against the built-in reference server
     Calibrate(Calibrate),
@@ -199,18 +200,30 @@ pub struct Report {
     pub baseline: Option<String>,
 }
 
+/// Sequences that `loadtest serve` has room for when the user does not say.
+pub const SERVED_PARALLEL: u32 = 16;
+
+/// Tokens of context for each of them when the user does not say.
+pub const SERVED_CONTEXT: u32 = 4096;
+
 /// A server to be run in the foreground.
 #[derive(Debug, Clone, Args)]
+#[command(
+    mut_arg("parallel", |arg| arg.help(format!(
+        "Sequences that the engine runs at once; default: {SERVED_PARALLEL}"
+    ))),
+    mut_arg("context", |arg| arg.help(format!("Tokens of context for each sequence; default: {SERVED_CONTEXT}"))),
+)]
 pub struct Serve {
     /// The engine
     pub engine: String,
     /// Model: a name of `loadtest models`, a path, or hf:owner/repo[/file]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: String,
-    /// Port to listen on
+    /// IPv4 address to listen on; 0.0.0.0 is all of this machine's
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host)]
+    pub host: Ipv4Addr,
+    /// Port to listen on; 0 is a free one
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
     /// How the engine is started.
@@ -292,6 +305,15 @@ pub enum TableFormat {
     Table,
     /// JSON
     Json,
+}
+
+fn host(text: &str) -> Result<Ipv4Addr, String> {
+    match text {
+        "localhost" => Ok(Ipv4Addr::LOCALHOST),
+        _ => text
+            .parse()
+            .map_err(|_| "must be an IPv4 address, e.g. 127.0.0.1 or 0.0.0.0".into()),
+    }
 }
 
 fn events_per_second(text: &str) -> Result<f64, String> {

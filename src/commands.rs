@@ -12,7 +12,9 @@ use tabled::settings::{Style, Width};
 pub use compare::compare;
 
 use crate::calibrate;
-use crate::cli::{Calibrate, EngineAction, ModelAction, Report, Serve, TableFormat};
+use crate::cli::{
+    Calibrate, EngineAction, ModelAction, Report, SERVED_CONTEXT, SERVED_PARALLEL, Serve, TableFormat,
+};
 use crate::engine::{self, Findings, Kind, Listed, Progress as _, Recipe, Running, Settings};
 use crate::measure::definition::{self, Definition};
 use crate::measure::result::Price;
@@ -20,9 +22,6 @@ use crate::measure::{fill_cost, find, open};
 use crate::model;
 use crate::report::{self, Progress, Show};
 use crate::run::{self, Ending, Interrupt, Shown, Usage};
-
-/// Tokens of context that a server has when the user names none.
-const CONTEXT: u32 = 4096;
 
 /// `loadtest engines [list | install NAME | check NAME]`.
 ///
@@ -229,9 +228,10 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         &model.name,
         tempfile_dir()?.join(format!("engine-{}.log", recipe.name)),
     );
+    settings.host = serve.host;
     settings.port = Some(serve.port);
-    settings.parallel = serve.server.parallel.unwrap_or(16);
-    settings.context = serve.server.context.unwrap_or(CONTEXT);
+    settings.parallel = serve.server.parallel.unwrap_or(SERVED_PARALLEL);
+    settings.context = serve.server.context.unwrap_or(SERVED_CONTEXT);
     settings.cpus = run::server_cpus(serve.server.server_cpus.as_ref())?;
     let cpus = match &settings.cpus {
         Some(own) => own.len(),
@@ -244,10 +244,14 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     settings.device = serve.server.device.clone();
     settings.extra_args = serve.server.server_arg.clone().unwrap_or_default();
     let log = settings.log.clone();
+    let everywhere = match serve.host.is_unspecified() {
+        true => " and at this machine's other addresses",
+        false => "",
+    };
     let ended = block_on(interrupt, async {
         let running = engine::start(&recipe, &had.program, &settings, &status).await?;
         report::print(&format!(
-            "{} serves {} at {}/v1 (its log: {}; Ctrl-C stops it)\n",
+            "{} serves {} at {}/v1{everywhere} (its log: {}; Ctrl-C stops it)\n",
             recipe.name,
             running.model_name(),
             running.base_url(),
@@ -260,8 +264,9 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     })?;
     match ended.flatten() {
         Some(exit) => anyhow::bail!(
-            "{} ended by itself, {exit}; its last lines:\n{}",
+            "{} ended by itself, {exit}{}; its last lines:\n{}",
             recipe.name,
+            exit.memory(),
             exit.log_tail
         ),
         None => Ok(Ending::Interrupted),

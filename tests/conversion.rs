@@ -142,6 +142,38 @@ fn the_first_use_converts_and_the_result_says_from_what_to_what() {
     assert_eq!(converting.runs(), 1);
 }
 
+/// Bars and what passes are drawn over; what it costs is to be read while it goes on.
+#[test]
+fn on_a_terminal_its_cost_stays_on_a_line_of_its_own() {
+    let converting = Converting::new(CONVERTER);
+    let install = converting.command(&["engines", "install", "folders"]);
+    let terminal = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let output = Command::new("python3")
+        .args(["-c", terminal])
+        .arg(install.get_program())
+        .args(install.get_args())
+        .envs(
+            install
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .env("TERM", "xterm")
+        .current_dir(converting.house.dir.path())
+        .output()
+        .expect("python3 starts");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    let cost = "converting tiny.gguf to copy for Folders, once: a moment";
+    // What passes begins with a spinner, and its row is cleared before the next is drawn in its place.
+    let stays = |drawn: &str| {
+        drawn
+            .strip_prefix(cost)
+            .is_some_and(|more| !more.trim().is_empty())
+    };
+    let stayed = shown.split("\u{1b}[2K").filter(|drawn| stays(drawn));
+    assert_eq!(stayed.count(), 1, "{shown:?}");
+}
+
 #[test]
 fn a_changed_converter_converts_again() {
     let converting = Converting::new(CONVERTER);

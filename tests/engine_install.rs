@@ -120,6 +120,32 @@ fn go_builds_into_a_folder_of_ours_and_leaves_no_scratch() {
 }
 
 #[test]
+fn what_it_costs_is_said_once_before_each_part() {
+    let house = house(Some(GO));
+    let converting = r#"formats = ["safetensors"]
+[convert]
+to = "text"
+takes = "a moment"
+command = ["/bin/sh", "-c", 'test -f "$0" && echo x > "$1/x"', "{model}", "{out}"]
+[find]
+"#;
+    house.engine("gopher", &RECIPE.replace("[find]\n", converting));
+    let model = house.tiny_model();
+    let install = ["install", "gopher", "--model", model.to_str().expect("UTF-8")];
+    let costs = [
+        "installing a gopher: a second",
+        "converting tiny.gguf to text for a gopher, once: a moment",
+    ];
+    let said = |output: &Output| {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+        let said = stderr(output);
+        costs.map(|cost| said.lines().filter(|line| *line == cost).count())
+    };
+    assert_eq!(said(&engines(&house, &install)), [1, 1]);
+    assert_eq!(said(&engines(&house, &install)), [0, 0]);
+}
+
+#[test]
 fn a_build_that_fails_shows_what_go_said_and_is_no_installation() {
     let house = house(Some(GO));
     std::fs::write(house.dir.path().join("go.log.fails"), "").expect("written");

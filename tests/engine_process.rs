@@ -130,6 +130,25 @@ async fn one_that_never_gets_ready_is_given_up_and_killed() {
 }
 
 #[tokio::test]
+async fn what_it_is_told_once_it_is_up_and_never_ends_is_named() {
+    let mut stand_in = StandIn::new("behaves");
+    let pids = stand_in.recipe.serve.args[1].clone();
+    stand_in.recipe.serve.prepare = vec![vec!["{port}".into(), pids, "prepares".into()]];
+    let mut settings = stand_in.settings();
+    settings.ready_timeout = Some(Duration::from_secs(3));
+    let message = stand_in.start_with(&settings).await.err().unwrap().to_string();
+    let (before, after) = message.split_once(" has not ended").expect("a reason");
+    assert!(
+        before.contains("did not answer within 3 s: `python3 ") && before.ends_with(" prepares`"),
+        "{message}"
+    );
+    assert!(after.contains("--load-timeout"), "{message}");
+    until("the end of both processes", || {
+        stand_in.pids().iter().all(|pid| !alive(*pid))
+    });
+}
+
+#[tokio::test]
 async fn one_that_refuses_is_not_waited_for() {
     let stand_in = StandIn::new("refuses");
     let message = stand_in.start().await.err().unwrap().to_string();

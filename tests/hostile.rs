@@ -128,6 +128,48 @@ fn one_that_is_killed_under_load_is_a_result_and_the_next_has_its_turn() {
     );
 }
 
+/// The kernel's killer for want of memory comes while a model is loaded, more often than not.
+#[test]
+fn one_that_is_killed_while_it_loads_has_a_word_on_memory() {
+    let scene = Scene::new("is-killed-loading");
+    let (code, run, _) = scene.run(&["--engine", "hostile,fine", "--num-prompts", "2"]);
+    assert_eq!(code, Some(1), "{run:#}");
+    let failure = &run["engines"][0]["failure"];
+    let message = failure["message"].as_str().expect("words");
+    assert!(
+        message.contains("died while loading, SIGKILL; ") && message.contains("memory"),
+        "{message}"
+    );
+    assert_eq!(failure["exit"], "SIGKILL");
+    scene.assert_all_gone(1);
+}
+
+#[test]
+fn one_whose_guard_is_killed_leaves_nothing_either() {
+    let scene = Scene::new("ignores-sigterm+forks");
+    let process = scene
+        .command(&["--engine", "hostile", "--duration", "10m"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("loadtest starts");
+    until("a request", || scene.is_measuring());
+    assert_eq!(scene.left().len(), 5);
+    let server = scene.pids()[0].cast_signed();
+    let guard = procfs::process::Process::new(server).and_then(|server| server.stat());
+    let guard = nix::unistd::Pid::from_raw(guard.expect("it runs").ppid);
+    nix::sys::signal::kill(guard, Signal::SIGKILL).expect("it runs");
+    let output = process.wait_with_output().expect("it ends");
+    scene.assert_all_gone(5);
+    assert_eq!(output.status.code(), Some(1));
+    let run: Value = serde_json::from_slice(&output.stdout).expect("a summary");
+    let message = run["engines"][0]["failure"]["message"].as_str().expect("words");
+    assert!(
+        message.contains("died during the run") && message.contains("its guard is gone"),
+        "{message}"
+    );
+}
+
 #[test]
 fn one_that_ignores_sigterm_is_killed_and_that_is_said() {
     let scene = Scene::new("ignores-sigterm");

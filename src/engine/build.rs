@@ -76,7 +76,7 @@ pub(super) fn build(
         .arg("--manifest-path")
         .arg(manifest)
         .arg("--target-dir")
-        .arg(target);
+        .arg(&target);
     let features = features(how, device);
     if !features.is_empty() {
         command.arg("--features").arg(features.join(","));
@@ -87,6 +87,17 @@ pub(super) fn build(
         .env("CARGO_TERM_PROGRESS_WHEN", "always")
         .env("CARGO_TERM_PROGRESS_WIDTH", "120");
     let what = format!("building {}", recipe.title);
+    // Later builds compile what has changed, but a device's code is its own.
+    match device.filter(|_| features.len() > how.features.len()) {
+        _ if !target.join("release").join(&how.binary).is_file() => {
+            progress.note(&format!("{what}, once: {}", how.takes));
+        }
+        Some(device) => progress.note(&format!(
+            "{what} for {device}: {}, unless it was built for that before",
+            how.takes
+        )),
+        None => {}
+    }
     let output = watched(&recipe.name, &what, &mut command, cargo_status, progress)?;
     executable(&output, &how.binary)
         .map(Program::at)

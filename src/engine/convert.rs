@@ -139,7 +139,7 @@ fn write(
         return Ok((Told::default(), 0.0));
     };
     let what = format!("converting {name} to {} for {}", how.to, recipe.title);
-    progress.status(&format!("{what}, once: {}", how.takes));
+    progress.note(&format!("{what}, once: {}", how.takes));
     let started = Instant::now();
     let lines = Mutex::new(VecDeque::new());
     let seen = |line: &str| {

@@ -105,7 +105,7 @@ impl<'a> Environment<'a> {
         if self.whole().is_some() {
             return Ok(());
         }
-        progress.status(&format!("{}: {}", self.what, self.takes));
+        progress.note(&format!("{}: {}", self.what, self.takes));
         let version = match self.go {
             Some(how) => golang::install(self.recipe, how, self.packages, &self.dir, progress)?,
             None => self.fill(progress)?,

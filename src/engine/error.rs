@@ -83,7 +83,7 @@ pub enum EngineError {
         listed: String,
     },
     /// The port asked for is taken.
-    #[error("port {port} is in use; leave --port out to let {engine} have a free one")]
+    #[error("port {port} is in use: give {engine} another by --port, or 0 for a free one")]
     PortInUse {
         /// The engine.
         engine: String,
@@ -91,7 +91,7 @@ pub enum EngineError {
         port: u16,
     },
     /// The server ended before the model answered.
-    #[error("{engine} died while loading, {exit}{}; its log is {}{}", background(.exit), .log.display(), shown(&.exit.log_tail))]
+    #[error("{engine} died while loading, {exit}{}{}; its log is {}{}", background(.exit), .exit.memory(), .log.display(), shown(&.exit.log_tail))]
     Died {
         /// The engine.
         engine: String,

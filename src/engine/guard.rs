@@ -6,7 +6,8 @@
 //! happens to the socket, a line each: `started PID`, then `exited CODE` or `killed SIGNAL`, or `failed REASON`. It
 //! ends when all that the server started is gone too. The line `stop` asks it to end the server; so does the end of the
 //! stream, which is how the death of `loadtest` looks, be it by SIGKILL. As child subreaper (Linux) it also inherits
-//! what the server's descendants detach.
+//! what the server's descendants detach. Where the guard itself is killed, `loadtest` ends what is
+//! left.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, PipeReader, Write};

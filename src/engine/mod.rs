@@ -17,6 +17,7 @@ mod honoured;
 mod install;
 mod locate;
 mod log;
+mod orphans;
 mod prepare;
 mod probe;
 mod process;
@@ -44,6 +45,10 @@ pub use settings::{Effective, Sampling, Settings};
 pub trait Progress: Sync {
     /// One line about what goes on now.
     fn status(&self, message: &str);
+    /// One line that stays, such as what is about to be spent.
+    fn note(&self, message: &str) {
+        self.status(message);
+    }
     /// Whether the user has asked to stop: a command that gets an engine is then ended.
     fn stopped(&self) -> bool {
         false

@@ -75,10 +75,15 @@ pub(super) struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
+    /// What is run, as one would type it.
+    pub fn command(&self) -> String {
+        let words: Vec<_> = self.argv.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
     /// Runs it to its end; dropping the future ends it.
     pub async fn run(self, engine: &str) -> Result<(), EngineError> {
-        let words: Vec<_> = self.argv.iter().map(|word| word.to_string_lossy()).collect();
-        let command = words.join(" ");
+        let command = self.command();
         let failed = EngineError::io(format!("cannot run `{command}` for {engine}"));
         let Some((program, args)) = self.argv.split_first() else {
             return Ok(());
@@ -99,7 +104,7 @@ impl Preparation<'_> {
         let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
         Err(EngineError::Command {
             engine: engine.into(),
-            command: command.clone(),
+            command,
             tail: lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"),
         })
     }

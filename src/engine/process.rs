@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::guard;
-use super::log;
-use crate::telemetry::affinity;
+use super::{guard, log, orphans};
+use crate::telemetry::{self, affinity};
 
 /// Lines of the log that stand in an [`Exit`].
 const LOG_LINES: usize = 50;
@@ -35,11 +34,32 @@ pub struct Exit {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
+    /// Whether the kernel killed for want of memory while it ran; none where the system does not tell.
+    pub out_of_memory: Option<bool>,
     /// The last 50 lines of its log.
     pub log_tail: String,
     /// When that was heard of: within a tenth of a second.
     #[serde(skip)]
     pub at: Option<Instant>,
+}
+
+impl Exit {
+    /// Whether it was killed, by us or by others.
+    pub fn is_killed(&self) -> bool {
+        self.signal == Some(libc::SIGKILL)
+    }
+
+    /// What is known of want of memory as the cause, to stand behind the end itself; empty where nothing points at it.
+    pub fn memory(&self) -> &'static str {
+        match (self.is_killed(), self.out_of_memory) {
+            (_, Some(true)) => "; memory ran out while it ran, and the kernel killed for it",
+            (true, Some(false)) => {
+                "; someone sent the signal: the kernel has killed nothing for want of memory"
+            }
+            (true, None) => "; the kernel sends that signal when memory runs out: `dmesg` tells",
+            (false, _) => "",
+        }
+    }
 }
 
 impl std::fmt::Display for Exit {
@@ -90,6 +110,11 @@ impl Process {
     /// Starts the program.
     pub fn start(launch: Launch<'_>) -> std::io::Result<Process> {
         let (socket, theirs) = UnixStream::pair()?;
+        let before = Before {
+            log: launch.log.to_owned(),
+            mark: orphans::mark(),
+            oom_kills: telemetry::oom_kills(),
+        };
         let mut command = Command::new(launch.guard);
         command
             .arg0("loadtest-guard")
@@ -98,6 +123,7 @@ impl Process {
             .arg(launch.grace.as_millis().to_string())
             .args(&launch.argv)
             .envs(launch.env)
+            .env(orphans::VARIABLE, &before.mark)
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -111,7 +137,6 @@ impl Process {
         let (started, starting) = mpsc::sync_channel(1);
         let (ended, exit) = watch::channel(None);
         let lines = BufReader::new(socket.try_clone()?);
-        let log = launch.log.to_owned();
         let dead = Arc::<AtomicBool>::default();
         let news = News {
             started,
@@ -120,7 +145,7 @@ impl Process {
         };
         thread::Builder::new()
             .name("server-watch".into())
-            .spawn(move || follow(lines, guard, &log, &news))?;
+            .spawn(move || follow(lines, guard, &before, &news))?;
         match starting.recv() {
             Ok(Ok(pid)) => Ok(Process {
                 pid,
@@ -194,17 +219,29 @@ struct News {
     ended: watch::Sender<Option<Exit>>,
 }
 
-/// Reads what the guard tells until it ends.
-fn follow(lines: BufReader<UnixStream>, mut guard: Child, log: &Path, news: &News) {
+/// What is known before the start.
+struct Before {
+    log: PathBuf,
+    /// What marks the server and all that it starts.
+    mark: String,
+    /// The kernel's kills for want of memory.
+    oom_kills: Option<u64>,
+}
+
+/// Reads what the guard tells until it ends. Does its work where it was killed before the server's end.
+fn follow(lines: BufReader<UnixStream>, mut guard: Child, before: &Before, news: &News) {
+    let mut server = None;
     let mut exit = Exit::default();
     let died = |exit: &mut Exit| {
         exit.at = Some(Instant::now());
+        exit.out_of_memory = risen(before.oom_kills, telemetry::oom_kills());
         news.dead.store(true, Ordering::Relaxed);
     };
     for line in lines.lines().map_while(Result::ok) {
         match line.split_once(' ') {
             Some(("started", pid)) => {
-                let _ = news.started.send(pid.parse().map_err(|_| line.clone()));
+                server = pid.parse().ok();
+                let _ = news.started.send(server.ok_or_else(|| line.clone()));
             }
             Some(("exited", code)) => {
                 exit.code = code.parse().ok();
@@ -222,9 +259,15 @@ fn follow(lines: BufReader<UnixStream>, mut guard: Child, log: &Path, news: &New
     let _ = guard.wait();
     if exit.at.is_none() {
         died(&mut exit);
+        orphans::kill_all(server, &before.mark);
     }
-    exit.log_tail = log::tail(log, LOG_LINES);
+    exit.log_tail = log::tail(&before.log, LOG_LINES);
     news.ended.send_replace(Some(exit));
+}
+
+/// Whether a count that is known at both times went up.
+fn risen(before: Option<u64>, now: Option<u64>) -> Option<bool> {
+    Some(now? > before?)
 }
 
 /// This very program, to be run again as guard, even if its file was replaced since it started.
@@ -233,5 +276,26 @@ pub fn this_program() -> PathBuf {
     match std::env::current_exe() {
         Ok(program) if !running.exists() => program,
         _ => running.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_is_told_from_a_signal_of_someones() {
+        let end = |signal, before, now| Exit {
+            signal,
+            out_of_memory: risen(before, now),
+            ..Exit::default()
+        };
+        let killed = Some(libc::SIGKILL);
+        assert!(end(killed, Some(3), Some(4)).memory().contains("memory ran out"));
+        assert!(end(killed, Some(4), Some(4)).memory().contains("someone sent"));
+        assert!(end(killed, None, Some(4)).memory().contains("dmesg"));
+        // What the server started may have been killed in its place.
+        assert!(end(None, Some(3), Some(4)).memory().contains("memory ran out"));
+        assert_eq!(end(None, Some(4), Some(4)).memory(), "");
     }
 }

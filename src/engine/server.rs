@@ -54,7 +54,7 @@ impl Running {
         &self.engine
     }
 
-    /// Its address without a trailing slash: `http://127.0.0.1:PORT`.
+    /// Its address without a trailing slash, as this machine reaches it: `http://127.0.0.1:PORT`.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
@@ -137,9 +137,11 @@ pub async fn start(
     let mut tries = 0;
     loop {
         tries += 1;
-        let port = free_port(recipe, settings.port)?;
+        let port = free_port(recipe, settings)?;
         match start_on(recipe, program, settings, port, progress).await {
-            Err(EngineError::Died { .. }) if tries < PORT_TRIES && settings.port.is_none() && taken(port) => {
+            Err(EngineError::Died { .. })
+                if tries < PORT_TRIES && settings.port.is_none() && taken(settings.host, port) =>
+            {
                 progress.status(&format!(
                     "{}: port {port} was taken meanwhile; trying another",
                     recipe.name
@@ -156,7 +158,12 @@ fn told_all(recipe: &Recipe, settings: &Settings) -> Result<(), EngineError> {
         !more.is_empty() || recipe.serve.args.iter().any(|word| word.contains(placeholder))
     };
     let (weights, device) = (&recipe.serve.weights_args, &recipe.serve.device_args);
+    let words = recipe.serve.args.iter().chain(recipe.serve.env.values());
+    let takes_host = words
+        .chain(recipe.serve.files.values())
+        .any(|word| word.contains("{host}"));
     let untold = match (&settings.weights, &settings.device) {
+        _ if settings.host != Ipv4Addr::LOCALHOST && !takes_host => ("the address to listen on", "{host}"),
         (Some(_), _) if !takes("{weights}", weights) => ("the form of its weights", "serve.weights_args"),
         (_, Some(_)) if !takes("{device}", device) => ("its device", "serve.device_args"),
         _ => return Ok(()),
@@ -168,9 +175,10 @@ fn told_all(recipe: &Recipe, settings: &Settings) -> Result<(), EngineError> {
     })
 }
 
-/// A port of the loopback interface that nobody listens on: `wanted`, or any.
-fn free_port(recipe: &Recipe, wanted: Option<u16>) -> Result<u16, EngineError> {
-    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.unwrap_or(0)));
+/// A port of the server's address that nobody listens on: the one wanted, or any.
+fn free_port(recipe: &Recipe, settings: &Settings) -> Result<u16, EngineError> {
+    let (host, wanted) = (settings.host, settings.port);
+    let bound = TcpListener::bind((host, wanted.unwrap_or(0)));
     match (bound.and_then(|listener| listener.local_addr()), wanted) {
         (Ok(address), _) => Ok(address.port()),
         (Err(error), Some(port)) if error.kind() == std::io::ErrorKind::AddrInUse => {
@@ -179,12 +187,12 @@ fn free_port(recipe: &Recipe, wanted: Option<u16>) -> Result<u16, EngineError> {
                 port,
             })
         }
-        (Err(error), _) => Err(EngineError::io("cannot get a port on 127.0.0.1")(error)),
+        (Err(error), _) => Err(EngineError::io(format!("cannot get a port on {host}"))(error)),
     }
 }
 
-fn taken(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err()
+fn taken(host: Ipv4Addr, port: u16) -> bool {
+    TcpListener::bind((host, port)).is_err()
 }
 
 async fn start_on(
@@ -210,7 +218,7 @@ async fn start_on(
         .map_or_else(String::new, |path| path.to_string_lossy().into_owned());
     let process =
         Process::start(launch).map_err(EngineError::io(format!("cannot start {} ({name})", recipe.name)))?;
-    let base_url = format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
+    let base_url = format!("http://{}:{port}", settings.reached_at());
     let control = control(&base_url, None)?;
     let told = commands.prepare.into_iter().map(|argv| Preparation {
         argv,
@@ -264,8 +272,10 @@ async fn ready(
         }
         let ready = recipe.ready.path.is_some().then(|| started.elapsed());
         for preparation in preparations {
+            drop(set(&last, format!("`{}` has not ended", preparation.command())));
             preparation.run(&recipe.name).await?;
         }
+        drop(set(&last, "a request for one token has no answer yet".into()));
         loop {
             match control
                 .answers(recipe, &settings.asked_for(recipe), settings.sampling)

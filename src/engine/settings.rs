@@ -42,6 +42,8 @@ pub struct Settings {
     pub sampling: Sampling,
     /// Arguments of the user's, added at the end.
     pub extra_args: Vec<String>,
+    /// The address that it listens on.
+    pub host: Ipv4Addr,
     /// The port; none: a free one.
     pub port: Option<u16>,
     /// Where the server's output goes.
@@ -70,6 +72,7 @@ impl Settings {
             device: None,
             sampling: Sampling::default(),
             extra_args: Vec::new(),
+            host: Ipv4Addr::LOCALHOST,
             port: None,
             log: log.into(),
             ready_timeout: None,
@@ -91,12 +94,20 @@ impl Settings {
         }
     }
 
+    /// Where this machine reaches it: the address that means all of them is none to connect to.
+    pub(super) fn reached_at(&self) -> Ipv4Addr {
+        match self.host.is_unspecified() {
+            true => Ipv4Addr::LOCALHOST,
+            false => self.host,
+        }
+    }
+
     /// What stands for the placeholders of a recipe.
     pub(super) fn values(&self, port: u16, dir: &Path) -> Vec<(&'static str, String)> {
         vec![
             ("model", self.model_path()),
             ("model_name", self.model_name.clone()),
-            ("host", Ipv4Addr::LOCALHOST.to_string()),
+            ("host", self.host.to_string()),
             ("port", port.to_string()),
             ("parallel", self.parallel.to_string()),
             ("context", self.context.to_string()),

@@ -4,12 +4,6 @@ use super::step::{Bench, Toll};
 use crate::engine::{Exit, Load, Recipe};
 use crate::measure::result::{EngineFailure, LoadTime};
 use crate::report::users;
-use crate::telemetry;
-
-/// Whether it was killed, by us or by others.
-pub fn killed(exit: &Exit) -> bool {
-    exit.signal == Some(libc::SIGKILL)
-}
 
 /// What a reader must know of a server that would not go.
 pub fn not_stopped(recipe: &Recipe) -> String {
@@ -20,13 +14,8 @@ pub fn not_stopped(recipe: &Recipe) -> String {
     )
 }
 
-/// A server that ended by itself while the run needed it; `ooms`, the kernel's kills for want of memory before.
-pub fn death(
-    bench: &Bench<'_>,
-    recipe: &Recipe,
-    exit: &Exit,
-    (toll, ooms): (Option<&Toll>, Option<u64>),
-) -> EngineFailure {
+/// A server that ended by itself while the run needed it.
+pub fn death(bench: &Bench<'_>, recipe: &Recipe, exit: &Exit, toll: Option<&Toll>) -> EngineFailure {
     let ago = exit.at.map_or(0.0, |at| at.elapsed().as_secs_f64());
     let at_s = (bench.clock.now_ns() as f64 / 1e9 - ago).max(0.0);
     let at_s = (at_s * 10.0).round() / 10.0;
@@ -39,15 +28,7 @@ pub fn death(
             toll.requests
         );
     }
-    if killed(exit) {
-        message += match (ooms, telemetry::oom_kills()) {
-            (Some(before), Some(now)) if now > before => "; memory ran out, and the kernel killed for it",
-            (Some(_), Some(_)) => {
-                "; someone sent the signal: the kernel has killed nothing for want of memory"
-            }
-            _ => "; the kernel sends that signal when memory runs out: `dmesg` tells",
-        };
-    }
+    message += exit.memory();
     EngineFailure {
         message,
         exit: Some(exit.to_string()),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::ended::{death, killed, load_time, not_stopped};
+use super::ended::{death, load_time, not_stopped};
 use super::step::{self, Bench};
 use super::{Shown, Usage, verify};
 use crate::engine::{
@@ -14,7 +14,7 @@ use crate::measure::Store;
 use crate::measure::result::{ConvertedModel, EngineFailure, EngineResult};
 use crate::model::Model;
 use crate::profile::{Cpus, Profile, Turn, Verify};
-use crate::telemetry::{self, affinity};
+use crate::telemetry::affinity;
 
 /// Tokens of a chat template and a nonce around a prompt, at most.
 const TEMPLATE_TOKENS: u32 = 128;
@@ -212,7 +212,6 @@ pub fn measure(
     })?;
 
     verify::alone(bench, store, index, recipe, &running, api_key, &control)?;
-    let ooms = telemetry::oom_kills();
     let steps = step::all(bench, store, turn, recipe, &running, api_key);
 
     // Before it is told to stop, which ends it too.
@@ -223,15 +222,15 @@ pub fn measure(
         Err(error) => (None, Err(error)),
     };
     if let Some(exit) = ended {
-        if killed(&exit) && !died {
+        if exit.is_killed() && !died {
             store.note(not_stopped(recipe));
         }
         store.engine(index, |engine| match died {
             true => {
                 engine.exit = Some(exit.to_string());
-                engine.failure = Some(death(bench, recipe, &exit, (toll.as_ref(), ooms)));
+                engine.failure = Some(death(bench, recipe, &exit, toll.as_ref()));
             }
-            false if killed(&exit) => engine.exit = Some("stopped by SIGKILL".into()),
+            false if exit.is_killed() => engine.exit = Some("stopped by SIGKILL".into()),
             false => engine.exit = Some("stopped".into()),
         })?;
     }

@@ -53,6 +53,10 @@ impl engine::Progress for Shown<'_> {
         }
     }
 
+    fn note(&self, message: &str) {
+        self.progress.status(message);
+    }
+
     fn stopped(&self) -> bool {
         self.interrupt.is_set()
     }

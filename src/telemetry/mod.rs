@@ -18,8 +18,8 @@ pub use cost::{Cost, Meter, ThreadId};
 pub use gpu::{Card, Cards, nvidia};
 pub use machine::{Machine, oom_kills};
 pub use page::MetricsPage;
-#[cfg(target_os = "linux")]
-pub(crate) use processes::below;
 pub use processes::{Root, Usage};
+#[cfg(target_os = "linux")]
+pub(crate) use processes::{below, marked};
 pub use queue::{Gauges, Queue};
 pub use watch::Watch;

@@ -123,6 +123,28 @@ pub(crate) fn below(root: i32) -> Vec<procfs::process::Stat> {
     found
 }
 
+/// Ids of the processes that run in the process group `group`, or were started with the variable `mark` in their
+/// environment.
+#[cfg(target_os = "linux")]
+pub(crate) fn marked(group: Option<i32>, (name, value): (&str, &str)) -> Vec<i32> {
+    use std::ffi::OsStr;
+    let Ok(all) = procfs::process::all_processes() else {
+        return Vec::new();
+    };
+    let is_marked = |process: &procfs::process::Process| {
+        // Those of others cannot be read.
+        let environment = process.environ().unwrap_or_default();
+        environment
+            .get(OsStr::new(name))
+            .is_some_and(|found| found == value)
+    };
+    all.flatten()
+        .filter_map(|process| Some((process.stat().ok()?, process)))
+        .filter(|(stat, process)| stat.state != 'Z' && (group == Some(stat.pgrp) || is_marked(process)))
+        .map(|(stat, _)| stat.pid)
+        .collect()
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::io::{BufRead, BufReader};

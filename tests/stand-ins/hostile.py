@@ -48,6 +48,9 @@ if "forks" in modes:
     note(subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
     detached = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True, stdout=2).pid)"
     note(int(subprocess.check_output([sys.executable, "-c", detached])))
+if "is-killed-loading" in modes:
+    print("last words", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 if "loads-long" in modes:
     for shard in range(6000):
         print(f"loading shard {shard} of 6000", flush=True)

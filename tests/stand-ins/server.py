@@ -44,6 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 note(os.getpid())
+if sys.argv[4:] == ["prepares"]:
+    time.sleep(600)
 print("stand-in", mode, "on", port, flush=True)
 if mode == "dies":
     print("cannot load: file is cut short", file=sys.stderr)
