@@ -6,6 +6,7 @@ mod display;
 mod ended;
 mod engines;
 mod interrupt;
+mod notes;
 mod shown;
 mod stable;
 mod step;
@@ -163,7 +164,7 @@ fn open_store(
         baseline: profile.report.baseline.clone(),
     });
     run.notes.extend(subject.note());
-    run.notes.extend(engines::notes(profile, recipes));
+    run.notes.extend(notes::of(profile, recipes));
     Ok(Store::create(profile.report.folder(), run)?)
 }
 
