@@ -80,6 +80,7 @@ fn a_response_like_the_one_before_it_allocates_nothing() {
     .concat();
     for step in [response.len(), 100, 7] {
         let mut reader = offline::Reader::default();
+        reader.trace.keep_text();
         parse(&mut reader, response.as_bytes(), step);
         assert_eq!(reader.trace.count(), 300);
         let before = ALLOCATIONS.get();
@@ -126,6 +127,7 @@ async fn reading_a_thousand_events_allocates_no_more_than_reading_a_few() {
         cut: Arc::new(Cut::new(1)),
         window: Arc::default(),
         live: LiveShards::new(1).shard(0),
+        keep_text: true,
     };
     let reader = client::Reader::start("read", shared, None, || READS.set(true)).expect("a thread");
     let mut client = Client::new(Arc::new(reader), 0);

@@ -211,9 +211,19 @@ pub fn chunk(data: &[u8]) {
                 "what is visible is output"
             );
         }
+        let said = alone
+            .as_ref()
+            .map_or(String::new(), |chunk| chunk.texts().collect());
         let alone = alone.ok().map(Chunk::from);
-        assert_eq!(reader.read(payload).ok(), alone);
-        assert_eq!(reader.read(payload).ok(), alone, "the second time");
+        for time in ["first", "second"] {
+            let mut texts = Vec::new();
+            let chunk = reader.read_text(payload, Some(&mut texts)).ok();
+            assert_eq!(
+                (chunk, texts),
+                (alone.clone(), said.clone().into_bytes()),
+                "the {time} time"
+            );
+        }
     }
 }
 

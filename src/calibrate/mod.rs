@@ -204,6 +204,7 @@ fn step(
         },
         objectives: None,
         requests: asked,
+        count: None,
         first_id: 0,
         shards,
         cpus: load.cpus.clone(),

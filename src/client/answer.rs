@@ -136,7 +136,7 @@ impl Seen {
             self.done_ns = Some(arrival.at_ns);
             return;
         }
-        let chunk = match chunks.read(data) {
+        let chunk = match chunks.read_text(data, trace.room_for_text(data.len())) {
             Ok(chunk) => chunk,
             Err(_) if is_error => {
                 self.failure = Some(Failure::new(

@@ -24,6 +24,8 @@ pub struct Shared {
     pub window: Arc<OpenWindow>,
     /// Where they count.
     pub live: Arc<Live>,
+    /// Whether the text of answers is kept, to be counted where the server tells no usage.
+    pub keep_text: bool,
 }
 
 /// The client of one user: its connection and the memory it reuses from request to request.
@@ -38,10 +40,14 @@ pub struct Client {
 impl Client {
     /// The client of user number `user`, whose answers are read by `reader`.
     pub fn new(reader: Arc<Reader>, user: usize) -> Self {
+        let mut exchange: Box<Exchange> = Box::default();
+        if reader.shared().keep_text {
+            exchange.trace.keep_text();
+        }
         Self {
             reader,
             user,
-            exchange: Box::default(),
+            exchange,
             opened_ns: None,
         }
     }

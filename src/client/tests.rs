@@ -120,6 +120,7 @@ impl Bench {
             cut: cut.clone(),
             window: Arc::default(),
             live: live.clone(),
+            keep_text: true,
         };
         Self {
             client: Client::new(

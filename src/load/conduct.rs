@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::attack;
 use super::control::{Control, Gate, Stop};
+use super::counting::{CountTokens, Counting};
 use super::user::Shard;
 use crate::client::{Reader, Shared, Stall, Target};
 use crate::measure::{
@@ -56,6 +57,8 @@ pub struct StepLoad {
     pub objectives: Option<Objectives>,
     /// What is asked.
     pub requests: Arc<dyn Requests>,
+    /// Counts the output of answers whose server does not tell it, once they are over. Without it, their events count.
+    pub count: Option<CountTokens>,
     /// Number of the step's first request.
     pub first_id: u64,
     /// Threads that drive streams; each serves hundreds.
@@ -131,31 +134,45 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
     ));
     let started_ns = load.clock.now_ns();
     let shards = load.shards.clamp(1, users as usize) as u32;
+    let counting = start_counting(&load, &control, started_ns)?;
     let mut running = Vec::new();
     let mut first_user = 0;
     for index in 0..shards {
         let share = users / shards + u32::from(index < users % shards);
         running.push(start_shard(
             &load,
-            &control,
+            (&control, counting.as_ref()),
             index as usize,
-            first_user,
-            share,
+            (first_user, share),
             started_ns,
         )?);
         first_user += share;
     }
     let mut timeline = Timeline::new(started_ns);
     let seen = conduct(&load, &control, &running, &mut timeline, window_opens);
-    finish(&load, &control, running, timeline, seen)
+    finish(&load, &control, (running, counting), timeline, seen)
+}
+
+fn start_counting(
+    load: &StepLoad,
+    control: &Arc<Control>,
+    started_ns: u64,
+) -> Result<Option<Counting>, LoadError> {
+    let Some(count) = load.count.clone() else {
+        return Ok(None);
+    };
+    let recorder = Recorder::new(started_ns, load.objectives);
+    let (place, counting) = placing(load.cpus.as_ref());
+    let thread = Counting::start(count, recorder, control.clone(), load.sink.clone(), place)?;
+    counting.recv().map_err(|_| LoadError::Panic)??;
+    Ok(Some(thread))
 }
 
 fn start_shard(
     load: &StepLoad,
-    control: &Arc<Control>,
+    (control, counting): (&Arc<Control>, Option<&Counting>),
     index: usize,
-    first_user: u32,
-    users: u32,
+    (first_user, users): (u32, u32),
     started_ns: u64,
 ) -> Result<Running, LoadError> {
     let shared = Shared {
@@ -165,6 +182,7 @@ fn start_shard(
         cut: control.cut.clone(),
         window: control.window.clone(),
         live: load.live.shard(index),
+        keep_text: counting.is_some(),
     };
     let (place, reading) = placing(load.cpus.as_ref());
     let reader = Reader::start(&format!("read-{index}"), shared, load.stall, place)?;
@@ -176,6 +194,7 @@ fn start_shard(
         requests: load.requests.clone(),
         sink: load.sink.clone(),
         recorder: Mutex::new(Recorder::new(started_ns, load.objectives)),
+        uncounted: counting.map(Counting::uncounted),
         engine: load.engine,
         step: load.step,
         backoff: load.backoff,
@@ -258,7 +277,7 @@ fn conduct(
 fn finish(
     load: &StepLoad,
     control: &Control,
-    running: Vec<Running>,
+    (running, counting): (Vec<Running>, Option<Counting>),
     mut timeline: Timeline,
     seen: Seen,
 ) -> Result<StepRecord, LoadError> {
@@ -284,6 +303,9 @@ fn finish(
             Some(gathered) => gathered.merge(recorder),
             None => gathered = Some(recorder),
         }
+    }
+    if let (Some(gathered), Some(counting)) = (&mut gathered, counting) {
+        gathered.merge(counting.finish()?);
     }
     timeline.advance(now + 3 * SECOND_NS, &load.live);
     let recorder = gathered.ok_or(LoadError::NoUsers)?;

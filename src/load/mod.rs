@@ -3,11 +3,13 @@
 mod attack;
 mod conduct;
 mod control;
+mod counting;
 mod user;
 
 pub use attack::AttackError;
 pub use conduct::{LoadError, Requests, StepLoad, run_step};
 pub use control::{Gate, Stop};
+pub use counting::CountTokens;
 
 use crate::profile::Cpus;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::conduct::Requests;
 use super::control::{Control, Stop};
+use super::counting::Uncounted;
 
 use crate::client::{Client, Failure, Reader};
 use crate::measure::{Outcome, Recorder, RequestId, Sink};
@@ -18,6 +19,8 @@ pub(super) struct Shard {
     pub sink: Sink,
     /// Locked once a request, by users of one thread.
     pub recorder: Mutex<Recorder>,
+    /// Where requests go whose output the server did not count, if there is a tokenizer.
+    pub uncounted: Option<Uncounted>,
     pub engine: u16,
     pub step: u16,
     pub backoff: Duration,
@@ -136,7 +139,14 @@ impl User {
         };
         let trace = client.trace();
         let sample = trace.sample(id, *due_ns, outcome, error);
-        lock(&shard.recorder).fold(&sample, trace, shard.control.window());
+        let left = match &shard.uncounted {
+            Some(uncounted) => uncounted.take(sample, trace),
+            None => Some(sample),
+        };
+        if let Some(sample) = left {
+            lock(&shard.recorder).fold(&sample, trace, shard.control.window());
+            shard.sink.send(sample, trace.events());
+        }
         let ended = Ended {
             took: Duration::from_nanos(
                 trace
@@ -147,7 +157,6 @@ impl User {
             ok: outcome == Outcome::Ok,
             status: trace.status,
         };
-        shard.sink.send(sample, trace.events());
         *asked += 1;
         shard.control.request_ended(*asked);
         ended

@@ -169,16 +169,18 @@ pub const DEFINITIONS: &[Definition] = &[
         "output_tokens",
         "output tokens",
         "tokens",
-        "Per request: the server's own count (usage.completion_tokens); else that of a tokenizer the user named; else \
-         the number of events with output. The result says which.",
-        "Tokenizing the output again can differ from what the server generated.",
+        "Per request: the server's own count (usage.completion_tokens); else that of the model's tokenizer, or of the one \
+         named with --tokenizer, over the answer's text once the request is over; else, where no tokenizer is known or the \
+         answer is longer than 1 MiB, the number of events with output. The result says which.",
+        "Tokenizing the output again can differ from what the server generated: tokens without text (an end token) are \
+         not in it, and text may be cut into other tokens.",
     ),
     define(
         "input_tokens",
         "input tokens",
         "tokens",
-        "Per request: the server's own count (usage.prompt_tokens), else the tokenizer's, else unknown. The server's \
-         count includes what its chat template adds.",
+        "Per request: the server's own count (usage.prompt_tokens), else unknown. It includes what the server's chat \
+         template adds.",
         "",
     ),
     define(

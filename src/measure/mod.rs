@@ -30,6 +30,7 @@ mod seconds;
 mod store;
 mod streams;
 mod summary;
+mod text;
 mod timeline;
 mod trace;
 mod verdicts;

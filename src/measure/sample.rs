@@ -49,7 +49,7 @@ pub enum Outcome {
 pub enum TokenSource {
     /// The server's own `usage`.
     Usage,
-    /// The model's tokenizer, run over the output after the request.
+    /// The model's tokenizer, or the one that the user named, run over the answer's text after the request.
     Tokenizer,
     /// The number of events that carried output.
     Events,

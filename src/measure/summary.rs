@@ -262,6 +262,16 @@ mod tests {
             found(|r| r.token_sources[0].0 = TokenSource::Events),
             [Verdict::TokensAreEvents]
         );
+        let by_tokenizer = |r: &mut StepRecord| r.token_sources[0].0 = TokenSource::Tokenizer;
+        assert_eq!(found(by_tokenizer), [Verdict::TokensCountedHere]);
+        let short_by_tokenizer = |r: &mut StepRecord| {
+            r.token_sources[0].0 = TokenSource::Tokenizer;
+            r.output_tokens /= 2;
+        };
+        assert_eq!(
+            found(short_by_tokenizer),
+            [Verdict::ShortOutput, Verdict::TokensCountedHere]
+        );
         assert_eq!(result(8, |_| {}).verdicts, [Verdict::FewSamples]);
         let failed = |r: &mut StepRecord| *r.outcomes.entry(Outcome::Http5xx).or_default() += 2;
         assert_eq!(found(failed), [Verdict::Errors]);

@@ -1,6 +1,7 @@
 //! What the client notes of the request at hand: reused from request to request, so that an event costs no memory.
 
 use super::arrivals::Folded;
+use super::text::AnswerText;
 use super::{Outcome, Sample, TokenSource, Window};
 
 /// An event that carried output.
@@ -22,7 +23,7 @@ const ROOM: usize = 1 << 14;
 const ONE_READ: usize = 1 << 12;
 
 /// One request in the making. Instants are nanoseconds since the start of the run.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Trace {
     /// See [`Sample::connect_ns`].
     pub connect_ns: Option<u64>,
@@ -59,9 +60,47 @@ pub struct Trace {
     last_ns: Option<u64>,
     /// Events that do not say how many tokens there are so far.
     untold: u32,
+    /// What the answer says, if it is kept.
+    text: Option<AnswerText>,
 }
 
 impl Trace {
+    /// Keeps the text of answers from now on, so that their tokens can be counted where the server does not tell them.
+    pub fn keep_text(&mut self) {
+        self.text.get_or_insert_default();
+    }
+
+    /// Where the text of an event of so many bytes goes, before the event is pushed; nowhere if no text is kept, or too
+    /// much came.
+    pub fn room_for_text(&mut self, bytes: usize) -> Option<&mut Vec<u8>> {
+        self.text.as_mut()?.room_for(bytes)
+    }
+
+    /// Whether the server did not say how many tokens there are, and they can be counted.
+    pub fn is_countable(&self) -> bool {
+        let whole = self.text.as_ref().is_some_and(AnswerText::is_whole);
+        whole && self.n_out.is_none() && self.count > 0
+    }
+
+    /// Counts the answer's tokens, if they [can be](Self::is_countable), into the request's record.
+    pub fn count_tokens(&mut self, sample: &mut Sample, count: &dyn Fn(&str) -> Option<u32>) {
+        let text = self.text.as_ref().filter(|_| self.is_countable());
+        if let Some(tokens) = text.and_then(|text| text.count(count)) {
+            sample.n_out = Some(tokens.all);
+            sample.token_source = TokenSource::Tokenizer;
+            if let Some(first) = &mut self.first {
+                first.tokens = tokens.first;
+            }
+        }
+    }
+
+    /// Bytes of memory that a clone takes.
+    pub fn bytes(&self) -> usize {
+        let text = self.text.as_ref().map_or(0, AnswerText::len);
+        let folded = self.folded().map_or(0, Folded::bytes);
+        size_of::<Self>() + size_of_val(self.events()) + text + folded
+    }
+
     /// Forgets the request; keeps the memory.
     pub fn clear(&mut self) {
         let mut events = std::mem::take(&mut self.events);
@@ -70,9 +109,14 @@ impl Trace {
         if let Some(folded) = &mut folded {
             folded.clear();
         }
+        let mut text = self.text.take();
+        if let Some(text) = &mut text {
+            text.clear();
+        }
         *self = Self {
             events,
             folded,
+            text,
             ..Self::default()
         };
     }
@@ -81,7 +125,12 @@ impl Trace {
     pub fn push(&mut self, event: Event) -> Option<u64> {
         self.events.push(event);
         match self.count {
-            0 => self.first = Some(event),
+            0 => {
+                self.first = Some(event);
+                if let Some(text) = &mut self.text {
+                    text.first_event();
+                }
+            }
             1 => self.second_ns = Some(event.at_ns),
             _ => {}
         }

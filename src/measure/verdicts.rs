@@ -24,7 +24,8 @@ pub(super) fn verdicts(step: &StepResult) -> Vec<Verdict> {
     let measured = step.requests.ok > 0;
     let events = measured && step.client.cpu_us_per_event.is_some();
     let wanted = f64::from(step.facts.osl.mean) * step.requests.ok as f64;
-    let usage = step.tokens.source == Some(TokenSource::Usage);
+    let counted_by = |source| step.tokens.source == Some(source);
+    let counted = counted_by(TokenSource::Usage) || counted_by(TokenSource::Tokenizer);
     let steady = step.requests.ok >= 10 * u64::from(step.facts.users);
     let littles_gap = seen.littles_law.map_or(0.0, |law| (law - seen.observed).abs());
     let queued = measured && is_queued(step);
@@ -58,12 +59,10 @@ pub(super) fn verdicts(step: &StepResult) -> Vec<Verdict> {
     );
     say(
         Verdict::ShortOutput,
-        measured && usage && (step.tokens.output as f64) < 0.95 * wanted,
+        measured && counted && (step.tokens.output as f64) < 0.95 * wanted,
     );
-    say(
-        Verdict::TokensAreEvents,
-        step.tokens.source == Some(TokenSource::Events),
-    );
+    say(Verdict::TokensCountedHere, counted_by(TokenSource::Tokenizer));
+    say(Verdict::TokensAreEvents, counted_by(TokenSource::Events));
     say(
         Verdict::FewSamples,
         measured && step.ttft_ms.few_samples.iter().any(|p| p == "p99"),

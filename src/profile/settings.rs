@@ -205,7 +205,8 @@ pub struct RequestSettings {
     /// Which OpenAI endpoint to ask
     #[arg(long, value_enum)]
     pub endpoint: Option<Endpoint>,
-    /// Tokenizer that counts prompts: a tokenizer.json, a model's folder or a GGUF; else the model's own
+    /// Tokenizer that counts prompts, and answers whose server does not: a tokenizer.json, a model's folder or a GGUF;
+    /// else the model's own
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Send this header with every request

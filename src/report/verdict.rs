@@ -41,8 +41,11 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
             significant(s.tokens.output as f64 / s.requests.ok.max(1) as f64),
             s.facts.osl.mean
         ),
+        Verdict::TokensCountedHere => {
+            "the server told no usage: output tokens were counted by the model's tokenizer".to_owned()
+        }
         Verdict::TokensAreEvents => {
-            "the server told no usage: output events are counted as tokens".to_owned()
+            "the server told no usage: output events are counted as tokens; --tokenizer counts the text".to_owned()
         }
         Verdict::FewSamples => format!(
             "TTFT p99 rests on {} requests; 662 are needed: measure longer",

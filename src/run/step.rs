@@ -264,6 +264,7 @@ fn step_load(
         timeouts: profile.requests.timeouts,
         objectives: profile.slo.as_ref().map(objectives),
         requests: Arc::new(prompts),
+        count: bench.subject.count_output(),
         first_id,
         shards,
         cpus: bench.cores.client.clone(),

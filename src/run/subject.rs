@@ -1,10 +1,13 @@
 //! The model under test: its file, its tokenizer, its name.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use loadtest_model::gguf::Gguf;
 use loadtest_model::{ModelText, Special};
 
 use crate::engine::{Kind, Recipe};
+use crate::load::CountTokens;
 use crate::measure::result::ModelResult;
 use crate::model::{self, Model};
 use crate::profile::Profile;
@@ -31,7 +34,7 @@ pub struct Subject {
     model: Option<Model>,
     /// The name that servers are asked for; absent when the server is to say.
     name: Option<String>,
-    text: Option<ModelText>,
+    text: Option<Arc<ModelText>>,
 }
 
 impl Subject {
@@ -48,7 +51,7 @@ impl Subject {
             return Ok(Subject {
                 model: None,
                 name: profile.model.clone(),
-                text: named,
+                text: named.map(Arc::new),
             });
         }
         let model = model(profile.model.as_deref(), status)?;
@@ -59,7 +62,7 @@ impl Subject {
         Ok(Subject {
             name: Some(model.name.clone()),
             model: Some(model),
-            text: Some(text),
+            text: Some(Arc::new(text)),
         })
     }
 
@@ -77,6 +80,14 @@ impl Subject {
     pub fn count(&self) -> Option<impl Fn(&str) -> usize + '_> {
         let text = self.text.as_ref()?;
         Some(move |prompt: &str| text.encode(prompt, Special::Plain).map_or(0, |ids| ids.len()))
+    }
+
+    /// The same for texts that a model wrote, on any thread.
+    pub fn count_output(&self) -> Option<CountTokens> {
+        let text = self.text.clone()?;
+        Some(Arc::new(move |answer: &str| {
+            u32::try_from(text.encode(answer, Special::Plain).ok()?.len()).ok()
+        }))
     }
 
     /// What stands in `run.json`.

@@ -133,6 +133,12 @@ impl<'a> ChunkRef<'a> {
         self.choices().any(ChoiceRef::has_visible_text)
     }
 
+    /// The text that its choices generated, piece by piece: visible, reasoned, and of tool calls. Reasoning under both of
+    /// its names is taken once.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.choices().flat_map(ChoiceRef::texts)
+    }
+
     /// Why the first choice that ended in this chunk ended.
     pub fn finish_reason(&self) -> Option<&str> {
         self.choices()
@@ -142,6 +148,12 @@ impl<'a> ChunkRef<'a> {
 }
 
 impl ChoiceRef<'_> {
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let own = self.text.iter().map(|text| &*text.0);
+        own.chain(self.delta.iter().flat_map(DeltaRef::texts))
+            .filter(|text| !text.is_empty())
+    }
+
     /// Text or a refusal that is not empty.
     fn has_visible_text(&self) -> bool {
         let delta = self.delta.as_ref();
@@ -154,6 +166,17 @@ impl ChoiceRef<'_> {
 }
 
 impl DeltaRef<'_> {
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let reasoned = match filled(&self.reasoning_content) {
+            true => &self.reasoning_content,
+            false => &self.reasoning,
+        };
+        let calls = self.tool_calls.iter().flatten();
+        let arguments = calls.filter_map(|call| call.function.as_ref()?.arguments.as_ref());
+        let parts = [reasoned, &self.content, &self.refusal].into_iter().flatten();
+        parts.chain(arguments).map(|text| &*text.0)
+    }
+
     /// Reasoning or tool-call arguments that are not empty.
     fn has_hidden_text(&self) -> bool {
         let calls = self

@@ -53,12 +53,32 @@ impl ChunkReader {
     /// # Errors
     /// As [`ChunkRef::parse`].
     pub fn read<'a>(&mut self, payload: &'a [u8]) -> Result<Chunk<'a>, serde_json::Error> {
+        self.read_text(payload, None)
+    }
+
+    /// The same, and appends the chunk's [texts](ChunkRef::texts) to `into`: UTF-8, never longer than the payload.
+    ///
+    /// # Errors
+    /// As [`ChunkRef::parse`].
+    pub fn read_text<'a>(
+        &mut self,
+        payload: &'a [u8],
+        into: Option<&mut Vec<u8>>,
+    ) -> Result<Chunk<'a>, serde_json::Error> {
         if let Some(known) = &self.known
-            && is_text(payload, &self.before, &self.after)
+            && let Some(text) = text_between(payload, &self.before, &self.after)
         {
+            if let Some(into) = into {
+                unescape(text, into);
+            }
             return Ok(known.clone());
         }
         let chunk = ChunkRef::parse(payload)?;
+        if let Some(into) = into {
+            chunk
+                .texts()
+                .for_each(|text| into.extend_from_slice(text.as_bytes()));
+        }
         let text = place_of_text(&chunk, payload);
         let chunk = Chunk::from(chunk);
         if let Some((from, to)) = text
@@ -75,11 +95,28 @@ impl ChunkReader {
     }
 }
 
-/// Whether `payload` is `before`, text of a JSON string that is not empty, and `after`.
-fn is_text(payload: &[u8], before: &[u8], after: &[u8]) -> bool {
-    let rest = payload.strip_prefix(before);
-    let text = rest.and_then(|rest| rest.strip_suffix(after));
-    text.is_some_and(|text| !text.is_empty() && is_plain(text))
+/// What lies between `before` and `after` in `payload`, if that is text of a JSON string and not empty.
+fn text_between<'a>(payload: &'a [u8], before: &[u8], after: &[u8]) -> Option<&'a [u8]> {
+    let text = payload.strip_prefix(before)?.strip_suffix(after)?;
+    (!text.is_empty() && is_plain(text)).then_some(text)
+}
+
+/// Appends what a JSON string of these bytes says, of which [`is_plain`] is true.
+fn unescape(mut text: &[u8], into: &mut Vec<u8>) {
+    while let Some(at) = text.iter().position(|byte| *byte == b'\\') {
+        into.extend_from_slice(&text[..at]);
+        let Some(escaped) = text.get(at + 1) else { return };
+        into.push(match escaped {
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            other => *other,
+        });
+        text = &text[at + 2..];
+    }
+    into.extend_from_slice(text);
 }
 
 /// Whether a JSON string may consist of these bytes: no quote, no control character, and of the escapes the short
@@ -99,10 +136,13 @@ fn is_plain(text: &[u8]) -> bool {
     text.is_ascii() || std::str::from_utf8(text).is_ok()
 }
 
-/// From where to where the first text of the chunk's first choice lies in its payload, if it is not empty and free of
+/// From where to where the first text of the chunk's first choice lies in its payload, if it is the only one and free of
 /// escapes.
 fn place_of_text(chunk: &ChunkRef<'_>, payload: &[u8]) -> Option<(usize, usize)> {
     let text = chunk.choices().next().and_then(first_text)?;
+    if chunk.texts().nth(1).is_some() {
+        return None;
+    }
     let Cow::Borrowed(text) = text.0 else { return None };
     let from = text.as_ptr().addr().checked_sub(payload.as_ptr().addr())?;
     let to = from.checked_add(text.len())?;

@@ -3,16 +3,21 @@
 use loadtest_protocol::{Chunk, ChunkReader, ChunkRef};
 use proptest::prelude::*;
 
-fn alone(payload: &[u8]) -> Option<Chunk<'_>> {
-    ChunkRef::parse(payload).ok().map(Chunk::from)
+/// What a chunk says, and its texts.
+fn alone(payload: &[u8]) -> Option<(Chunk<'_>, String)> {
+    let chunk = ChunkRef::parse(payload).ok()?;
+    let texts = chunk.texts().collect();
+    Some((Chunk::from(chunk), texts))
 }
 
 #[track_caller]
 fn same(payloads: &[Vec<u8>]) {
     let mut reader = ChunkReader::default();
     for payload in payloads {
+        let mut texts = Vec::new();
+        let chunk = reader.read_text(payload, Some(&mut texts)).ok();
         assert_eq!(
-            reader.read(payload).ok(),
+            chunk.map(|chunk| (chunk, String::from_utf8(texts).expect("text"))),
             alone(payload),
             "{}",
             String::from_utf8_lossy(payload)
@@ -65,6 +70,14 @@ fn frame() -> impl Strategy<Value = (&'static str, &'static str)> {
         Just((
             r#"{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":""#,
             r#""}}]}}]}"#
+        )),
+        Just((
+            r#"{"choices":[{"delta":{"content":""#,
+            r#""}},{"delta":{"content":"c"}}]}"#
+        )),
+        Just((
+            r#"{"choices":[{"delta":{"reasoning":"d","reasoning_content":""#,
+            r#"","content":null}}]}"#
         )),
         Just((r#"{"choices":[{"delta":{"content":""#, "")),
     ]

@@ -36,7 +36,9 @@ pub enum Verdict {
     LittlesLaw,
     /// The answers were more than 5 % shorter than asked for.
     ShortOutput,
-    /// Output tokens were counted as events: the server told no usage.
+    /// Output tokens were counted here, by a tokenizer: the server told no usage.
+    TokensCountedHere,
+    /// Output tokens were counted as events: the server told no usage, and no tokenizer could count them.
     TokensAreEvents,
     /// TTFT's p99 rests on too few requests.
     FewSamples,
