@@ -266,7 +266,16 @@ fn lm_studio_is_driven_where_it_runs() {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers/lmstudio/engine.toml");
     let recipe = std::fs::read_to_string(recipe).expect("its recipe");
     house.engine("lmstudio", &recipe.replace("http://127.0.0.1:1234", &server.url));
-    let load = ["--engine", "lmstudio", "--users", "2", "--num-prompts", "4"];
+    let load = [
+        "--engine",
+        "lmstudio",
+        "--model",
+        "loaded-model",
+        "--users",
+        "2",
+        "--num-prompts",
+        "4",
+    ];
     let drawn = ["--osl", "4", "--isl", "40", "--top-k", "40", "--top-p", "1"];
     let short = [
         "--warmup",
