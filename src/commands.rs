@@ -3,6 +3,7 @@
 mod check;
 mod compare;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -129,6 +130,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let status = Shown::on(&progress, interrupt);
     let recipe = run::recipe(&serve.engine, serve.server.command.as_deref())?;
     let named = [
+        (Setting::Host, serve.host != Ipv4Addr::LOCALHOST),
         (Setting::Parallel, serve.server.parallel.is_some()),
         (Setting::Context, serve.server.context.is_some()),
         (Setting::Threads, serve.server.threads.is_some()),
@@ -144,7 +146,7 @@ pub fn serve(serve: &Serve, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         tempfile_dir()?.join(format!("engine-{}.log", recipe.name)),
     );
     settings.host = serve.host;
-    settings.port = Some(serve.port);
+    settings.port = (serve.port != 0).then_some(serve.port);
     settings.parallel = serve.server.parallel.unwrap_or(SERVED_PARALLEL);
     settings.context = serve.server.context.unwrap_or(SERVED_CONTEXT);
     settings.cpus = run::server_cpus(serve.server.server_cpus.as_ref())?;

@@ -153,15 +153,17 @@ fn on_a_terminal_its_cost_stays_on_a_line_of_its_own() {
     let converting = Converting::new(CONVERTER);
     let install = converting.command(&["engines", "install", "folders"]);
     let terminal = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
-    let output = Command::new("python3")
+    let mut command = Command::new("python3");
+    for (name, value) in install.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = command
         .args(["-c", terminal])
         .arg(install.get_program())
         .args(install.get_args())
-        .envs(
-            install
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
         .env("TERM", "xterm")
         .current_dir(converting.house.dir.path())
         .output()

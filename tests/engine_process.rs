@@ -135,11 +135,11 @@ async fn what_it_is_told_once_it_is_up_and_never_ends_is_named() {
     let pids = stand_in.recipe.serve.args[1].clone();
     stand_in.recipe.serve.prepare = vec![vec!["{port}".into(), pids, "prepares".into()]];
     let mut settings = stand_in.settings();
-    settings.ready_timeout = Some(Duration::from_secs(3));
+    settings.ready_timeout = Some(Duration::from_secs(20));
     let message = stand_in.start_with(&settings).await.err().unwrap().to_string();
     let (before, after) = message.split_once(" has not ended").expect("a reason");
     assert!(
-        before.contains("did not answer within 3 s: `python3 ") && before.ends_with(" prepares`"),
+        before.contains("did not answer within 20 s: `python3 ") && before.ends_with(" prepares`"),
         "{message}"
     );
     assert!(after.contains("--load-timeout"), "{message}");

@@ -102,7 +102,7 @@ fn an_engine_that_cannot_be_told_its_address_refuses_another() {
         "--model",
         model.to_str().expect("UTF-8"),
     ]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
     assert!(
         said.contains("error: ") && said.contains("untold") && said.contains("{host}"),

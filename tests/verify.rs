@@ -164,7 +164,7 @@ fn answers_that_change_under_load_are_caught() {
 #[test]
 fn the_window_waits_for_no_answer_longer_than_for_the_warm_up() {
     let house = House::new();
-    engine(&house, "slow", &["--hold-above", "1"]);
+    engine(&house, "slow", &["--hold-after", "20"]);
     let load = "--verify --users 2 --osl 8 --isl 40 --duration 1s --warmup 0s --ramp 0s";
     let (code, text, told) = run(&house, "slow", &load.split(' ').collect::<Vec<_>>());
     assert_eq!(code, Some(0), "{told}");

@@ -1,5 +1,6 @@
 //! `loadtest engines check`: one engine, asked a few questions.
 
+use anyhow::anyhow;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
@@ -15,6 +16,12 @@ pub fn check(asked: &Check, interrupt: &Interrupt, status: &Shown<'_>) -> anyhow
     let recipe = run::recipe(name, asked.command.as_deref())?;
     let started = match recipe.kind {
         Kind::Attach => None,
+        _ if asked.url.is_some() => {
+            let wrong = anyhow!(
+                "--url: {name} is started here; for a server that runs already: engines check attach --url"
+            );
+            return Err(Usage(wrong).into());
+        }
         _ => {
             let model = run::model(asked.model.as_deref(), status)?;
             let log = tempfile_dir()?.join(format!("engine-{name}.log"));
@@ -63,7 +70,7 @@ pub fn check(asked: &Check, interrupt: &Interrupt, status: &Shown<'_>) -> anyhow
 /// A server that runs already, at the address given or where its engine usually is.
 async fn attached(recipe: &Recipe, asked: &Check, access: &Access) -> anyhow::Result<Running> {
     let Some(url) = asked.url.as_deref().or(recipe.url.as_deref()) else {
-        return Err(Usage(anyhow::anyhow!(
+        return Err(Usage(anyhow!(
             "{} is not started: give its address with --url",
             recipe.name
         ))

@@ -85,7 +85,7 @@ pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Ve
     }
     note("stream_options", usage(asker, first).await?);
     let greedy = greedy(asker, &names, first).await?;
-    let heat = heat(asker.dialect(), &names);
+    let heat = heat(asker, &names).await?;
     let hot = temperature(asker, &greedy, &heat).await?;
     note("temperature", hot);
     for (usual, name, least) in [
@@ -95,7 +95,7 @@ pub(super) async fn parameters(asker: &Asker<'_>, first: &Findings) -> Result<Ve
         let narrow = [&heat[..], &[(name, least)]].concat();
         note(usual, narrowed(&greedy, hot, &asker.ask(&narrow).await?));
     }
-    note("seed", seed(asker, &names).await?);
+    note("seed", seed(asker, &names, hot).await?);
     let again = matches!(hot, Verdict::Honoured | Verdict::Unknown);
     note("stop", stop(asker, &greedy, again).await?);
     note("ignore_eos", ignore_eos(asker, names.ignore_eos).await?);
@@ -165,10 +165,10 @@ async fn greedy(asker: &Asker<'_>, names: &Names<'_>, first: &Findings) -> Resul
 }
 
 /// What makes an answer hot, and the same each time where the server takes a seed.
-fn heat<'a>(dialect: &Dialect, names: &Names<'a>) -> Vec<(&'a str, Value)> {
-    let seed = dialect.seed.is_some().then(|| (names.seed, json!(7)));
-    let hot = (names.temperature, json!(1.5));
-    [hot].into_iter().chain(seed).collect()
+async fn heat<'a>(asker: &Asker<'_>, names: &Names<'a>) -> Result<Vec<(&'a str, Value)>, EngineError> {
+    let (hot, seed) = ((names.temperature, json!(1.5)), (names.seed, json!(7)));
+    let seeded = asker.dialect().seed.is_some() && !asker.ask(std::slice::from_ref(&seed)).await?.refused();
+    Ok([hot].into_iter().chain(seeded.then_some(seed)).collect())
 }
 
 /// Greedy answers are the same, hot ones are not.
@@ -196,6 +196,8 @@ async fn temperature(
 /// A hot answer is the greedy one if no token but the likeliest may be drawn.
 fn narrowed(greedy: &Findings, hot: Verdict, found: &Findings) -> Verdict {
     match (found.refused(), hot, found.text == greedy.text) {
+        // Which of the two it refused is not known.
+        (true, Verdict::Refused(_), _) => Verdict::Unknown,
         (true, ..) => Verdict::Refused(found.status),
         (_, Verdict::Honoured, true) => Verdict::Honoured,
         (_, Verdict::Honoured, false) => Verdict::Ignored,
@@ -204,14 +206,17 @@ fn narrowed(greedy: &Findings, hot: Verdict, found: &Findings) -> Verdict {
 }
 
 /// The same seed gives the same answer, another one another.
-async fn seed(asker: &Asker<'_>, names: &Names<'_>) -> Result<Verdict, EngineError> {
+async fn seed(asker: &Asker<'_>, names: &Names<'_>, hot: Verdict) -> Result<Verdict, EngineError> {
     let mut answers = Vec::new();
     for seed in [1, 1, 2] {
         let found = asker
             .ask(&[(names.temperature, json!(1)), (names.seed, json!(seed))])
             .await?;
         if found.refused() {
-            return Ok(Verdict::Refused(found.status));
+            return Ok(match hot {
+                Verdict::Refused(_) => Verdict::Unknown,
+                _ => Verdict::Refused(found.status),
+            });
         }
         answers.push(found.text);
     }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -19,20 +19,22 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A mark that no other server has.
 pub(super) fn mark() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    // In containers process ids come again.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{}.{count}.{}", std::process::id(), now.as_nanos())
 }
 
-/// Kills all that is left of the server with this process id, where it is known, and this mark. Returns when none of it
-/// is, or when something withstands SIGKILL.
+/// Kills all that is left of the server: once its process group, where the id of its process is known and can be nobody
+/// else's yet, and what has this mark. Returns when none of it is left, or when something withstands SIGKILL.
 pub(super) fn kill_all(server: Option<u32>, mark: &str) {
-    let group = server.map(|pid| Pid::from_raw(pid.cast_signed()));
+    if let Some(pid) = server {
+        // Fails only when the group is empty.
+        let _ = killpg(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
     let deadline = Instant::now() + KILL_PATIENCE;
     loop {
-        if let Some(group) = group {
-            // Fails only when the group is empty.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-        let left = left(group, mark);
+        let left = left(mark);
         for pid in &left {
             let _ = kill(*pid, Signal::SIGKILL);
         }
@@ -44,13 +46,13 @@ pub(super) fn kill_all(server: Option<u32>, mark: &str) {
 }
 
 #[cfg(target_os = "linux")]
-fn left(group: Option<Pid>, mark: &str) -> Vec<Pid> {
-    let left = crate::telemetry::marked(group.map(Pid::as_raw), (VARIABLE, mark));
+fn left(mark: &str) -> Vec<Pid> {
+    let left = crate::telemetry::marked(VARIABLE, mark);
     left.into_iter().map(Pid::from_raw).collect()
 }
 
 /// Unknown here: the process group alone is killed.
 #[cfg(not(target_os = "linux"))]
-fn left(_group: Option<Pid>, _mark: &str) -> Vec<Pid> {
+fn left(_mark: &str) -> Vec<Pid> {
     Vec::new()
 }

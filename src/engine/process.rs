@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -256,10 +256,13 @@ fn follow(lines: BufReader<UnixStream>, mut guard: Child, before: &Before, news:
             _ => {}
         }
     }
-    let _ = guard.wait();
+    let was_killed = guard.wait().is_ok_and(|status| status.signal().is_some());
     if exit.at.is_none() {
         died(&mut exit);
         orphans::kill_all(server, &before.mark);
+    } else if was_killed {
+        // The server's end was seen, so that its process id may be another's by now.
+        orphans::kill_all(None, &before.mark);
     }
     exit.log_tail = log::tail(&before.log, LOG_LINES);
     news.ended.send_replace(Some(exit));

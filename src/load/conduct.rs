@@ -149,7 +149,8 @@ pub fn run_step(load: StepLoad, window_opens: &mut dyn FnMut(u64)) -> Result<Ste
         first_user += share;
     }
     let mut timeline = Timeline::new(started_ns);
-    let seen = conduct(&load, &control, &running, &mut timeline, window_opens);
+    let counter = counting.as_ref().map(Counting::id);
+    let seen = conduct(&load, &control, (&running, counter), &mut timeline, window_opens);
     finish(&load, &control, (running, counting), timeline, seen)
 }
 
@@ -162,10 +163,8 @@ fn start_counting(
         return Ok(None);
     };
     let recorder = Recorder::new(started_ns, load.objectives);
-    let (place, counting) = placing(load.cpus.as_ref());
-    let thread = Counting::start(count, recorder, control.clone(), load.sink.clone(), place)?;
-    counting.recv().map_err(|_| LoadError::Panic)??;
-    Ok(Some(thread))
+    let place = placing(load.cpus.as_ref());
+    Counting::start(count, recorder, control.clone(), load.sink.clone(), place).map(Some)
 }
 
 fn start_shard(
@@ -236,11 +235,17 @@ fn placing(cpus: Option<&Cpus>) -> (impl FnOnce() + Send + 'static, Receiver<io:
 fn conduct(
     load: &StepLoad,
     control: &Control,
-    running: &[Running],
+    (running, counter): (&[Running], Option<ThreadId>),
     timeline: &mut Timeline,
     window_opens: &mut dyn FnMut(u64),
 ) -> Seen {
-    let meter = Meter::of(running.iter().flat_map(|shard| shard.ids).collect());
+    let meter = Meter::of(
+        running
+            .iter()
+            .flat_map(|shard| shard.ids)
+            .chain(counter)
+            .collect(),
+    );
     let mut at_start = None;
     let mut seen = Seen::default();
     let mut wall = WallOffset::new(load.clock);
@@ -288,7 +293,7 @@ fn finish(
         stop.soft();
         stop
     });
-    let threads = u32::try_from(2 * running.len()).unwrap_or(u32::MAX);
+    let threads = u32::try_from(2 * running.len() + usize::from(counting.is_some())).unwrap_or(u32::MAX);
     let mut gathered: Option<Recorder> = None;
     let mut goose_requests = (0, 0);
     for Running { thread, shard, .. } in running {

@@ -1,5 +1,6 @@
 //! Counts the output of answers whose server does not, on a thread that drives no stream.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -8,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use super::conduct::LoadError;
 use super::control::Control;
 use crate::measure::{Recorder, Sample, Sink, Trace};
+use crate::telemetry::ThreadId;
 
 /// Tokens of a text by a tokenizer; nothing where it refuses the text.
 pub type CountTokens = Arc<dyn Fn(&str) -> Option<u32> + Send + Sync>;
@@ -53,19 +55,21 @@ impl Uncounted {
 pub(super) struct Counting {
     uncounted: Uncounted,
     thread: JoinHandle<Recorder>,
+    id: ThreadId,
 }
 
 impl Counting {
-    /// Starts it; `first` is what it does first. What it counted goes to `recorder` and to `sink`.
+    /// Starts it; `first` is what it does first, which tells its id to `placed`. What it counted goes to `recorder` and to
+    /// `sink`.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread, or not on its processors.
     pub fn start(
         count: CountTokens,
         recorder: Recorder,
         control: Arc<Control>,
         sink: Sink,
-        first: impl FnOnce() + Send + 'static,
+        (first, placed): (impl FnOnce() + Send + 'static, Receiver<io::Result<ThreadId>>),
     ) -> Result<Self, LoadError> {
         let (to, requests) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -77,7 +81,17 @@ impl Counting {
             first();
             record(&requests, &waiting, &*count, recorder, &control, &sink)
         })?;
-        Ok(Self { uncounted, thread })
+        let id = placed.recv().map_err(|_| LoadError::Panic)??;
+        Ok(Self {
+            uncounted,
+            thread,
+            id,
+        })
+    }
+
+    /// Whose processor time it is.
+    pub fn id(&self) -> ThreadId {
+        self.id
     }
 
     /// The way to it.

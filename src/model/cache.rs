@@ -4,6 +4,7 @@ use super::{ModelError, Progress};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use tempfile::{NamedTempFile, TempDir};
@@ -123,7 +124,8 @@ impl Slot {
     }
 }
 
-/// Size, time of change and path: a file for which they are the same is taken to be the same.
+/// Size, times, inode and path: a file for which they are the same is taken to be the same. What copies a file with its time
+/// of modification does not set the time at which the inode changed.
 pub(super) fn stamp(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     let changed = metadata
@@ -131,9 +133,12 @@ pub(super) fn stamp(path: &Path) -> io::Result<String> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Ok(format!(
-        "{} {} {}",
+        "{} {} {}.{:09} {} {}",
         metadata.len(),
         changed.as_nanos(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+        metadata.ino(),
         path.display()
     ))
 }

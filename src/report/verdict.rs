@@ -3,6 +3,7 @@
 use super::columns::significant;
 use super::verify::place;
 use super::words::snake;
+use crate::measure::TokenSource;
 use crate::measure::result::{Cause, StepResult, Verdict};
 
 /// A verdict with its figures.
@@ -35,18 +36,13 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
             number(s.concurrency.littles_law),
             significant(s.concurrency.observed)
         ),
-        Verdict::ShortOutput => format!(
-            "answers were shorter than asked: {} tokens on average, {} wanted; --ignore-eos asks for all of them, \
-             where the engine knows it",
-            significant(s.tokens.output as f64 / s.requests.ok.max(1) as f64),
-            s.facts.osl.mean
-        ),
+        Verdict::ShortOutput => short_output(s),
         Verdict::TokensCountedHere => {
-            "the server told no usage: output tokens were counted by the model's tokenizer".to_owned()
+            "the server told no usage: output tokens were counted here, by a tokenizer".to_owned()
         }
-        Verdict::TokensAreEvents => {
-            "the server told no usage: output events are counted as tokens; --tokenizer counts the text".to_owned()
-        }
+        Verdict::TokensAreEvents => "the server told no usage: output events are counted as tokens, as no tokenizer \
+             (--tokenizer) could count them"
+            .to_owned(),
         Verdict::FewSamples => format!(
             "TTFT p99 rests on {} requests; 662 are needed: measure longer",
             s.ttft_ms.n
@@ -74,6 +70,20 @@ pub(super) fn verdict(verdict: Verdict, s: &StepResult) -> String {
 
 fn number(x: Option<f64>) -> String {
     x.map_or_else(|| "unknown".to_owned(), significant)
+}
+
+fn short_output(s: &StepResult) -> String {
+    let why = match s.tokens.source {
+        Some(TokenSource::Tokenizer) => {
+            "by the tokenizer's count, in which tokens without text, as an end token passed over, are not"
+        }
+        _ => "--ignore-eos asks for all of them, where the engine knows it",
+    };
+    format!(
+        "answers were shorter than asked: {} tokens on average, {} wanted; {why}",
+        significant(s.tokens.output as f64 / s.requests.ok.max(1) as f64),
+        s.facts.osl.mean
+    )
 }
 
 fn errors(s: &StepResult) -> String {

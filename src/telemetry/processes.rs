@@ -123,10 +123,9 @@ pub(crate) fn below(root: i32) -> Vec<procfs::process::Stat> {
     found
 }
 
-/// Ids of the processes that run in the process group `group`, or were started with the variable `mark` in their
-/// environment.
+/// Ids of the processes that have this variable in their environment.
 #[cfg(target_os = "linux")]
-pub(crate) fn marked(group: Option<i32>, (name, value): (&str, &str)) -> Vec<i32> {
+pub(crate) fn marked(name: &str, value: &str) -> Vec<i32> {
     use std::ffi::OsStr;
     let Ok(all) = procfs::process::all_processes() else {
         return Vec::new();
@@ -140,7 +139,7 @@ pub(crate) fn marked(group: Option<i32>, (name, value): (&str, &str)) -> Vec<i32
     };
     all.flatten()
         .filter_map(|process| Some((process.stat().ok()?, process)))
-        .filter(|(stat, process)| stat.state != 'Z' && (group == Some(stat.pgrp) || is_marked(process)))
+        .filter(|(stat, process)| stat.state != 'Z' && is_marked(process))
         .map(|(stat, _)| stat.pid)
         .collect()
 }

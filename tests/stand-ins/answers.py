@@ -13,14 +13,14 @@ parser.add_argument("--port", type=int)
 parser.add_argument("--differ-at", type=int, help="from this token on, say other words")
 parser.add_argument("--gap", type=float, default=0.05, help="how much likelier a word is than the other one")
 parser.add_argument("--garble-above", type=int, help="say other words while more streams than this run")
-parser.add_argument("--hold-above", type=int, help="while more streams than this run, answer no question that verifies")
+parser.add_argument("--hold-after", type=int, help="answer no more questions that verify than this many")
 parser.add_argument("--mute", action="store_true", help="refuse to tell log probabilities")
 parser.add_argument("--logits", action="store_true", help="tell decimal logarithms of logits, as mistral.rs does")
 parser.add_argument("--count", type=int, default=1, help="tokens that each word counts for")
 args = parser.parse_args()
 
 WORDS = [" tide", " lamp", " stone", " bread", " cloud", " river", " seven", " north", " glass", " paper", " green"]
-running, lock = 0, threading.Lock()
+running, verified, lock = 0, 0, threading.Lock()
 
 
 def likely(word, logprob):
@@ -81,9 +81,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 running -= 1
 
     def stream(self, request):
-        if args.hold_above is not None and running > args.hold_above and request.get("logprobs"):
-            self.rfile.read(1)  # until whoever asked has gone
-            return
+        global verified
+        if request.get("logprobs"):
+            with lock:
+                verified += 1
+                held = args.hold_after is not None and verified > args.hold_after
+            if held:
+                self.rfile.read(1)  # until whoever asked has gone
+                return
         most = request["max_tokens"]
         for word, other in words(request["messages"][-1]["content"], most):
             choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
