@@ -174,7 +174,7 @@ fn concurrency(verdict: Verdict, s: &StepResult) -> String {
         ),
         (Verdict::Queued, Some(running), waiting) => format!(
             "the server worked on {} of {observed} requests at a time; {} waited, by its own word: give it more slots \
-             (--parallel), or ask with fewer users",
+             (--parallel) if it has fewer than users, or ask with fewer users",
             significant(running),
             significant(waiting.unwrap_or(seen.observed - running)),
         ),

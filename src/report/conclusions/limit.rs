@@ -39,7 +39,10 @@ pub(super) fn limits(run: &RunResult) -> Vec<String> {
 
 fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
     let (name, users) = (&step.facts.engine, users(step.facts.users));
-    if step.verdicts.contains(&Verdict::Queued) {
+    let setting = |key: &str| engine?.setting(key)?.as_f64();
+    // Where there is one for each user, requests wait for something else: to be taken in between two steps, or for memory.
+    let slots_for_all = setting("parallel").is_some_and(|slots| slots >= f64::from(step.facts.users));
+    if step.verdicts.contains(&Verdict::Queued) && !slots_for_all {
         return Some(format!(
             "{name} at {users} was limited by its slots: requests waited in its queue (--parallel gives it more)"
         ));
@@ -57,11 +60,7 @@ fn limit(step: &StepResult, engine: Option<&EngineResult>) -> Option<String> {
             "{name} at {users} was limited by its GPU, which was busy {pct:.0} % of the window"
         ));
     }
-    let threads = engine?
-        .effective
-        .get("threads")
-        .or(engine?.wanted.get("threads"))?
-        .as_f64()?;
+    let threads = setting("threads")?;
     let window_s = step.window_s.max(f64::MIN_POSITIVE);
     let cores = server.cpu_s? / window_s;
     let stolen = step.client.steal_s.unwrap_or(0.0) / window_s;

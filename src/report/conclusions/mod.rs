@@ -181,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn requests_wait_for_a_slot_only_where_there_are_fewer_slots_than_users() {
+        let mut run = sweep();
+        let largest = run.steps.iter_mut().filter(|step| step.facts.users == 64);
+        largest.for_each(|step| step.verdicts.push(Verdict::Queued));
+        let mut told = |slots: u32| {
+            for engine in &mut run.engines {
+                engine.effective.insert("parallel".into(), slots.into());
+            }
+            reasons(&run).join("\n")
+        };
+        assert!(told(16).contains("candle at 64 users was limited by its slots"));
+        assert!(told(64).contains("candle at 64 users was limited by its processors"));
+    }
+
+    #[test]
     fn an_engine_is_not_judged_by_a_load_without_valid_figures() {
         let mut run = sweep();
         for step in run
