@@ -2,35 +2,18 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::House;
+use support::{House, read_request};
 
 /// Each is two tokens of `tiny.gguf`, which has one for every byte: as it is, escaped, and of one character.
 const TEXTS: [&str; 3] = ["ab", r"\n!", "é"];
 
 const OSL: usize = 32;
-
-/// Reads one request; nothing more comes when it says so.
-fn read_request(tcp: &mut BufReader<TcpStream>) -> bool {
-    let (mut line, mut length) = (String::new(), 0);
-    loop {
-        line.clear();
-        if tcp.read_line(&mut line).unwrap_or(0) == 0 {
-            return false;
-        }
-        if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = told.trim().parse().expect("a length");
-        }
-        if line.trim().is_empty() {
-            return tcp.read_exact(&mut vec![0; length]).is_ok();
-        }
-    }
-}
 
 /// Answers every request with so many events, 2 ms apart.
 fn answer(tcp: TcpStream, events: usize) -> std::io::Result<()> {

@@ -2,12 +2,12 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufReader, Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use serde_json::Value;
-use support::{House, Reference};
+use support::{House, Reference, read_request};
 
 /// Of `localhost`, signed by itself.
 const CERTIFICATE: &[u8] = include_bytes!("data/localhost.crt.der");
@@ -281,23 +281,6 @@ fn the_death_of_an_engine() {
     );
     let errors = summary["steps"][0]["errors"].as_object().expect("counts");
     assert!(errors.keys().eq(["server_exit"]), "{errors:?}");
-}
-
-/// Reads one request; nothing more comes when it says so.
-fn read_request(tcp: &mut BufReader<TcpStream>) -> bool {
-    let (mut line, mut length) = (String::new(), 0);
-    loop {
-        line.clear();
-        if tcp.read_line(&mut line).unwrap_or(0) == 0 {
-            return false;
-        }
-        if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = told.trim().parse().expect("a length");
-        }
-        if line.trim().is_empty() {
-            return tcp.read_exact(&mut vec![0; length]).is_ok();
-        }
-    }
 }
 
 /// Answers the first request of every connection, keeps it open, and closes it at the second.

@@ -1,7 +1,8 @@
 //! What tests of the program share: the scripted server, and `loadtest` as a process.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -196,4 +197,21 @@ pub fn nothing_left(word: &str) {
         "left running: {}",
         String::from_utf8_lossy(&found.stdout)
     );
+}
+
+/// Reads one request; nothing more comes when it says so.
+pub fn read_request(tcp: &mut BufReader<TcpStream>) -> bool {
+    let (mut line, mut length) = (String::new(), 0);
+    loop {
+        line.clear();
+        if tcp.read_line(&mut line).unwrap_or(0) == 0 {
+            return false;
+        }
+        if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = told.trim().parse().expect("a length");
+        }
+        if line.trim().is_empty() {
+            return tcp.read_exact(&mut vec![0; length]).is_ok();
+        }
+    }
 }
