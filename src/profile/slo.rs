@@ -72,7 +72,9 @@ impl FromStr for Slo {
                 .trim_end_matches("ms")
                 .parse()
                 .map_err(|_| format!("`{limit}` is no number of milliseconds: write `{name}:500`"))?;
-            *place = Some(limit);
+            if place.replace(limit).is_some() {
+                return Err(format!("`{name}` is given twice: one limit is enough"));
+            }
         }
         slo.check().map(|()| slo)
     }
@@ -105,6 +107,7 @@ mod tests {
                 parse("ttft"),
                 parse("ttft:soon"),
                 parse("ttft:0"),
+                parse("ttft:500 ttft:300"),
                 parse("")
             ]
             .join("\n")
